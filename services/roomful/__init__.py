@@ -1,0 +1,1 @@
+"""Roomful: the cluster for realtime rooms."""

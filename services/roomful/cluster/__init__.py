@@ -1,0 +1,1 @@
+"""Pure cluster rules: cursor, placement. No I/O, no clock."""

@@ -1,0 +1,1 @@
+"""The stateless process that holds client connections."""

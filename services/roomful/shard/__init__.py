@@ -1,0 +1,1 @@
+"""Room state behind one interface: in the process, or on Redis."""
