@@ -1,0 +1,53 @@
+"""Fixtures of the tests over real sockets, and the servers' logs in the reports of failures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+
+import httpx
+import pytest
+from support import eio
+from support.server import RUNNING, Server, serving
+
+
+@pytest.fixture(scope="module")
+def server_arguments() -> tuple[str, ...]:
+    """Arguments of `roomful serve`; a module that needs others overrides this."""
+    return ("--dev",)
+
+
+@pytest.fixture(scope="module")
+def server_settings() -> Mapping[str, str]:
+    """`ROOMFUL_*` settings of the module's server; a module that needs some overrides this."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory,
+    server_arguments: tuple[str, ...],
+    server_settings: Mapping[str, str],
+) -> Iterator[Server]:
+    """A running server, one for the whole test module."""
+    directory = tmp_path_factory.mktemp("server")
+    with serving(directory, *server_arguments, settings=server_settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client for one test."""
+    async with eio.http_client() as client:
+        yield client
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of each running server's log below a failed test."""
+    report = yield
+    if report.failed:
+        for running in RUNNING:
+            report.sections.append((f"log of the server on {running.port}", running.log_tail()))
+    return report
