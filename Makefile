@@ -16,8 +16,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 NODE_MODULES := clients/node_modules
 NPM := npm --prefix clients --no-fund --no-audit --no-update-notifier
 
-# Programs that the tests start; installed by scripts/tools.sh where that is possible.
-TEST_TOOLS := chromium
+# Programs that tests start; scripts/tools.sh installs them where that is possible.
+CLIENT_TOOLS := chromium
 
 ##@ Use
 .PHONY: help
@@ -35,13 +35,13 @@ run: $(VENV)/.run.stamp ## Start the server with its demo page on PORT (8080); n
 test: test-python test-clients ## Run all tests (in a part of them: test-python, test-clients)
 
 .PHONY: test-python
-test-python: $(VENV)/.dev.stamp $(NODE_MODULES)/.stamp test-tools
+test-python: $(VENV)/.dev.stamp $(NODE_MODULES)/.stamp
 	@echo "== pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-clients
-test-clients: $(VENV)/.run.stamp $(NODE_MODULES)/.stamp test-tools
-	@for script in test test:integration test:browser; do \
+test-clients: $(VENV)/.run.stamp $(NODE_MODULES)/.stamp client-tools
+	@set -e; for script in test test:integration test:browser; do \
 		echo "== npm run $$script"; $(NPM) run --silent $$script; \
 	done
 
@@ -57,12 +57,12 @@ check-python: $(VENV)/.dev.stamp
 	@echo "== import-linter"
 	@$(BIN)/lint-imports --no-cache
 	@echo "== lock and tree"
-	@$(BIN)/python scripts/check_lock.py
+	@$(BIN)/python scripts/lock.py --check
 	@$(BIN)/python scripts/check_tree.py
 
 .PHONY: check-clients
 check-clients: $(NODE_MODULES)/.stamp
-	@for script in lint typecheck check-build; do \
+	@set -e; for script in lint typecheck check-build; do \
 		echo "== npm run $$script"; $(NPM) run --silent $$script; \
 	done
 
@@ -109,6 +109,6 @@ $(NODE_MODULES)/.stamp: clients/package.json clients/package-lock.json
 	@$(NPM) ci --loglevel=error
 	@touch $@
 
-.PHONY: test-tools
-test-tools:
-	@scripts/tools.sh $(TEST_TOOLS)
+.PHONY: client-tools
+client-tools:
+	@scripts/tools.sh $(CLIENT_TOOLS)

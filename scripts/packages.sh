@@ -19,12 +19,8 @@ export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 echo "installing Debian packages: $*"
-for attempt in 1 2 3; do
-    if apt-get update >"$log" 2>&1 &&
-        apt-get install --yes --no-install-recommends "$@" >>"$log" 2>&1; then
-        exit 0
-    fi
-    echo "apt-get failed (attempt $attempt of 3)" >&2
-done
-tail -n 20 "$log" >&2
-exit 1
+apt() { apt-get --option Acquire::Retries=3 --option DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1; }
+if ! { apt update && apt install --yes --no-install-recommends "$@"; }; then
+    tail -n 20 "$log" >&2
+    exit 1
+fi
