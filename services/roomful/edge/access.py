@@ -1,0 +1,416 @@
+"""
+Who may do what in which room: the token's ``rooms`` claim, then a webhook, then no.
+
+The order is in ``RoomAccess.check``. What a claim allows is answered at once; only a webhook's
+answer that is not cached is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import httpx
+import msgspec
+
+from roomful.protocol.errors import RefusalCode, Refused
+
+if TYPE_CHECKING:
+    from roomful.edge.auth import Identity
+
+__all__ = ["AccessSettings", "AccessStatistics", "Right", "RoomAccess", "RoomGrants", "sign_body"]
+
+RESERVED_PREFIX = "user:"
+SIGNATURE_HEADER = "Roomful-Signature"
+
+MAX_ANSWER_BYTES = 16 * 1024
+MAX_TTL_FACTOR = 10
+# A question that failed is not asked again for this long, so that retries do not keep a hook down.
+FAILURE_CACHE_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Right(StrEnum):
+    """What a token can be allowed in a room; neither includes the other."""
+
+    JOIN = "join"  # join, and read: history, presence
+    SEND = "send"  # message, publish, typing
+
+
+class Glob:
+    """
+    Patterns of room names in which only ``*`` is special: any run of characters, also none.
+
+    A match takes time proportional to the patterns times the name at most: pieces between stars
+    are looked for from left to right, the leftmost fit is always right, nothing is tried twice.
+    """
+
+    # Each pattern is in exactly one of them; cheapest to test first.
+    __slots__ = ("_exact", "_prefixes", "_split")
+
+    def __init__(self, patterns: frozenset[str]) -> None:
+        exact, prefixes, split = [], [], []
+        for pattern in patterns:
+            first, *others = pattern.split("*")
+            if not others:
+                exact.append(pattern)
+            elif not any(others):
+                prefixes.append(first)
+            else:
+                split.append((first, tuple(filter(None, others[:-1])), others[-1]))
+        self._exact = frozenset(exact)
+        self._prefixes = tuple(prefixes)
+        self._split = tuple(split)
+
+    def matches(self, name: str) -> bool:
+        """Whether at least one pattern fits the whole *name*."""
+        if name in self._exact or name.startswith(self._prefixes):
+            return True
+        for pieces in self._split:
+            if _fits(name, *pieces):
+                return True
+        return False
+
+
+def _fits(name: str, first: str, middle: tuple[str, ...], last: str) -> bool:
+    end = len(name) - len(last)
+    at = len(first)
+    if at > end or not (name.startswith(first) and name.endswith(last)):
+        return False
+    for piece in middle:
+        at = name.find(piece, at, end)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
+
+
+class RoomGrants(Mapping[str, frozenset[str]]):
+    """A token's ``rooms`` claim: pattern to rights, compiled for ``allows``."""
+
+    __slots__ = ("_join", "_rights", "_send")
+
+    def __init__(self, rights: Mapping[str, frozenset[str]]) -> None:
+        self._rights = dict(rights)
+        self._join, self._send = (
+            Glob(frozenset(p for p, granted in self._rights.items() if right in granted))
+            for right in (Right.JOIN, Right.SEND)
+        )
+
+    def allows(self, room: str, right: Right) -> bool:
+        """Whether a pattern with *right* fits *room*."""
+        return (self._join if right is Right.JOIN else self._send).matches(room)
+
+    def __getitem__(self, pattern: str) -> frozenset[str]:
+        return self._rights[pattern]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rights)
+
+    def __len__(self) -> int:
+        return len(self._rights)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """
+    Who decides about rooms; without a webhook it is the token alone.
+
+    Raises:
+        ValueError: a number is not above 0; names all of them.
+    """
+
+    # Everything is allowed to tokens without a rooms claim. Set by --dev only.
+    allow_all: bool = False
+    # Where to ask about rooms that the claim does not allow; None = nowhere, they are refused.
+    webhook_url: str | None = None
+    # Signs the questions (Roomful-Signature); None = unsigned, for a hook inside the cluster.
+    webhook_secret: str | None = field(default=None, repr=False)
+    # Seconds for one answer, and again for the wait until it is asked. Someone waits for a join.
+    webhook_timeout_s: float = 2.0
+    # Seconds an answer is used when it has no ttl_s of its own; also how long a right that was
+    # taken away lives on.
+    webhook_cache_s: float = 30.0
+    # Answers kept; about 400 bytes each, so 20 MB. The oldest goes first.
+    webhook_cache_entries: int = 50_000
+    # Questions asked at once, by one edge.
+    webhook_concurrency: int = 32
+    # Questions waiting to be asked; beyond it they are refused at once. At 20 ms per answer, 32
+    # at once work this off in 1.3 s, so within the timeout.
+    webhook_waiting: int = 2_000
+
+    def __post_init__(self) -> None:
+        numbers = [name for name in self.__slots__ if name.startswith("webhook_")][2:]
+        bad = [name for name in numbers if not getattr(self, name) > 0]
+        if bad:
+            raise ValueError("access: " + ", ".join(bad) + " must be above 0")
+
+
+@dataclass(slots=True)
+class AccessStatistics:
+    """What the webhook part has done since it began."""
+
+    asked: int = 0
+    failed: int = 0  # no answer, or not one that is understood
+    refused_busy: int = 0  # not asked: too many were waiting
+    cached: int = 0  # answered from the cache
+
+
+class _Verdict(Enum):
+    ALLOW = "allow"
+    DENY = "deny"
+    UNKNOWN = "unknown"  # the hook gave no answer
+
+
+class _Question(NamedTuple):
+    user: str
+    token: str | float | None  # what tells this token from the user's others: jti, else iat
+    room: str
+    right: Right
+    token_id: str | None
+
+
+class _Answer(NamedTuple):
+    verdict: _Verdict
+    expires_at: float
+
+
+class _HookAnswer(msgspec.Struct, frozen=True):
+    allow: bool
+    ttl_s: float | None = None
+
+
+class _HookQuestion(msgspec.Struct, frozen=True, rename="camel"):
+    user_id: str
+    room_id: str
+    right: str
+    token_id: str | None
+
+
+class _Webhook:
+    """Asks one URL, at most so many questions at a time."""
+
+    def __init__(self, url: str, settings: AccessSettings, now: Callable[[], float]) -> None:
+        self._url = url
+        self._secret = settings.webhook_secret
+        self._timeout_s = settings.webhook_timeout_s
+        self._now = now
+        self._slots = asyncio.Semaphore(settings.webhook_concurrency)
+        self._client = httpx.AsyncClient(timeout=settings.webhook_timeout_s)
+
+    async def ask(self, question: _Question) -> _HookAnswer:
+        """Return the answer; raises HTTPError, TimeoutError or ValueError when there is none."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._slots.acquire()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return msgspec.json.decode(await self._post(question), type=_HookAnswer)
+        finally:
+            self._slots.release()
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _post(self, question: _Question) -> bytes:
+        body = msgspec.json.encode(
+            _HookQuestion(question.user, question.room, question.right.value, question.token_id)
+        )
+        headers = {"Content-Type": "application/json"}
+        if self._secret is not None:
+            headers[SIGNATURE_HEADER] = sign_body(self._secret, body, int(self._now()))
+        answer = bytearray()
+        async with self._client.stream(
+            "POST", self._url, content=body, headers=headers
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                raise ValueError(f"status {response.status_code}")
+            async for chunk in response.aiter_bytes():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise ValueError(f"an answer above {MAX_ANSWER_BYTES} bytes")
+        return bytes(answer)
+
+
+class RoomAccess:
+    """
+    Decides about rooms, for all connections of an edge.
+
+    Answers of the webhook are cached per user, token, room and right; the same question is asked
+    once at a time. Denied unless someone allows it.
+    """
+
+    # State: _answers, oldest first, and _asked_by, the questions of each user in it; _flights,
+    # the questions under way, each with the future that everyone who asked it waits for.
+    def __init__(
+        self,
+        settings: AccessSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.statistics = AccessStatistics()
+        self._settings = settings
+        self._clock = clock
+        self._answers: dict[_Question, _Answer] = {}
+        self._asked_by: dict[str, set[_Question]] = {}
+        self._flights: dict[_Question, asyncio.Future[_Verdict]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        url = settings.webhook_url
+        self._hook = None if url is None else _Webhook(url, settings, now)
+
+    def check(self, identity: Identity, room: str, right: Right) -> None | Awaitable[None]:
+        """
+        Return None when *identity* has *right* in *room*, or what to await when a hook decides.
+
+        Rooms of users are refused to everyone; then a claim that fits allows; then the webhook
+        decides if there is one; then ``allow_all`` for tokens without a claim; else it is refused.
+
+        Raises:
+            Refused: FORBIDDEN, RESERVED_ROOM, or ACCESS_UNAVAILABLE when the hook does not answer;
+                awaiting raises the same.
+        """
+        if room.startswith(RESERVED_PREFIX):
+            raise Refused(RefusalCode.RESERVED_ROOM, "rooms of users are joined by the server only")
+        rooms = identity.rooms
+        if rooms is not None and _grants(rooms).allows(room, right):
+            return None
+        if self._hook is not None:
+            return self._check_hook(self._hook, identity, room, right)
+        if rooms is None and self._settings.allow_all:
+            return None
+        raise _forbidden(right)
+
+    def forget(self, user: str) -> None:
+        """Drop the webhook's answers about *user*, and those that are on their way."""
+        for question in self._asked_by.pop(user, ()):
+            del self._answers[question]
+        for question in [q for q in self._flights if q.user == user]:
+            del self._flights[question]
+
+    async def aclose(self) -> None:
+        """Stop asking; who still waits is refused with ACCESS_UNAVAILABLE."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._hook is not None:
+            await self._hook.aclose()
+
+    def _check_hook(
+        self, hook: _Webhook, identity: Identity, room: str, right: Right
+    ) -> None | Awaitable[None]:
+        token = identity.token_id if identity.token_id is not None else identity.issued_at
+        question = _Question(identity.user, token, room, right, identity.token_id)
+        answer = self._answers.get(question)
+        if answer is not None:
+            if self._clock() < answer.expires_at:
+                self.statistics.cached += 1
+                _settle(answer.verdict, right)
+                return None
+            self._drop(question)
+        return _wait(self._flights.get(question) or self._ask(hook, question), right)
+
+    def _ask(self, hook: _Webhook, question: _Question) -> asyncio.Future[_Verdict]:
+        settings = self._settings
+        if len(self._tasks) >= settings.webhook_concurrency + settings.webhook_waiting:
+            self.statistics.refused_busy += 1
+            raise _unavailable()
+        flight: asyncio.Future[_Verdict] = asyncio.get_running_loop().create_future()
+
+        def land(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not flight.done():  # cancelled before its first step, so it has told no one
+                flight.set_result(_Verdict.UNKNOWN)
+
+        self._flights[question] = flight
+        task = asyncio.create_task(self._fly(hook, question, flight), name="access webhook")
+        self._tasks.add(task)
+        task.add_done_callback(land)
+        return flight
+
+    async def _fly(
+        self, hook: _Webhook, question: _Question, flight: asyncio.Future[_Verdict]
+    ) -> None:
+        """Get the answer, keep it unless it was forgotten meanwhile, and tell all who wait."""
+        self.statistics.asked += 1
+        verdict, lifetime_s = _Verdict.UNKNOWN, FAILURE_CACHE_S
+        try:
+            verdict, lifetime_s = self._judge(await hook.ask(question))
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as exc:
+            self.statistics.failed += 1
+            logger.warning("access webhook failed", extra={"error": repr(exc)})
+        finally:
+            if self._flights.get(question) is flight:
+                del self._flights[question]
+                self._keep(question, verdict, lifetime_s)
+            flight.set_result(verdict)
+
+    def _judge(self, answer: _HookAnswer) -> tuple[_Verdict, float]:
+        usual_s = self._settings.webhook_cache_s
+        lifetime_s = usual_s if answer.ttl_s is None else answer.ttl_s
+        verdict = _Verdict.ALLOW if answer.allow else _Verdict.DENY
+        return verdict, min(lifetime_s, usual_s * MAX_TTL_FACTOR)
+
+    def _keep(self, question: _Question, verdict: _Verdict, lifetime_s: float) -> None:
+        if lifetime_s <= 0:
+            return
+        self._answers[question] = _Answer(verdict, self._clock() + lifetime_s)
+        self._asked_by.setdefault(question.user, set()).add(question)
+        if len(self._answers) > self._settings.webhook_cache_entries:
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, question: _Question) -> None:
+        del self._answers[question]
+        asked = self._asked_by[question.user]
+        asked.discard(question)
+        if not asked:
+            del self._asked_by[question.user]
+
+
+def sign_body(secret: str, body: bytes, timestamp: int) -> str:
+    """
+    Build the signature header's value: ``t=<seconds>,v1=<hex>``.
+
+    The hex is HMAC-SHA256 with *secret* over ``<seconds>.<body>``, so neither can be changed, and a
+    receiver that compares the time with its own cannot be sent an old question again.
+    """
+    mac = hmac.digest(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
+    return f"t={timestamp},v1={mac.hex()}"
+
+
+def _grants(rooms: Mapping[str, frozenset[str]]) -> RoomGrants:
+    return rooms if isinstance(rooms, RoomGrants) else _compile(frozenset(rooms.items()))
+
+
+@lru_cache(maxsize=1024)
+def _compile(rights: frozenset[tuple[str, frozenset[str]]]) -> RoomGrants:
+    return RoomGrants(dict(rights))
+
+
+async def _wait(flight: asyncio.Future[_Verdict], right: Right) -> None:
+    # Shielded: one who gives up does not take the answer from the others.
+    _settle(await asyncio.shield(flight), right)
+
+
+def _settle(verdict: _Verdict, right: Right) -> None:
+    if verdict is _Verdict.DENY:
+        raise _forbidden(right)
+    if verdict is _Verdict.UNKNOWN:
+        raise _unavailable()
+
+
+def _forbidden(right: Right) -> Refused:
+    return Refused(RefusalCode.FORBIDDEN, f"the token does not allow to {right} in this room")
+
+
+def _unavailable() -> Refused:
+    return Refused(RefusalCode.ACCESS_UNAVAILABLE, "access to the room cannot be checked just now")
