@@ -13,8 +13,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-NODE_MODULES := clients/node_modules
-NPM := npm --prefix clients --no-fund --no-audit --no-update-notifier
+NPM := npm --no-fund --no-audit --no-update-notifier
+CLIENTS := clients/node_modules/.stamp
+STOCK_CLIENT := tests/clients_js/node_modules/.stamp
 
 # Programs that tests start; scripts/tools.sh installs them where that is possible.
 CLIENT_TOOLS := chromium
@@ -35,14 +36,14 @@ run: $(VENV)/.run.stamp ## Start the server with its demo page on PORT (8080); n
 test: test-python test-clients ## Run all tests (in a part of them: test-python, test-clients)
 
 .PHONY: test-python
-test-python: $(VENV)/.dev.stamp $(NODE_MODULES)/.stamp
+test-python: $(VENV)/.dev.stamp $(STOCK_CLIENT)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-clients
-test-clients: $(VENV)/.run.stamp $(NODE_MODULES)/.stamp client-tools
+test-clients: $(VENV)/.run.stamp $(CLIENTS) client-tools
 	@set -e; for script in test test:integration test:browser; do \
-		echo "== npm run $$script"; $(NPM) run --silent $$script; \
+		echo "== npm run $$script"; $(NPM) --prefix clients run --silent $$script; \
 	done
 
 .PHONY: check
@@ -61,9 +62,9 @@ check-python: $(VENV)/.dev.stamp
 	@$(BIN)/python scripts/check_tree.py
 
 .PHONY: check-clients
-check-clients: $(NODE_MODULES)/.stamp
+check-clients: $(CLIENTS)
 	@set -e; for script in lint typecheck check-build; do \
-		echo "== npm run $$script"; $(NPM) run --silent $$script; \
+		echo "== npm run $$script"; $(NPM) --prefix clients run --silent $$script; \
 	done
 
 .PHONY: format
@@ -82,7 +83,7 @@ lock: $(VENV)/.made ## Write requirements/ after a change to pyproject.toml (ARG
 
 .PHONY: clean
 clean: ## Remove all that make has made here, the virtual environment too
-	@rm -rf $(VENV) $(NODE_MODULES) clients/*/node_modules dist .ci/logs \
+	@rm -rf $(VENV) {clients,clients/*,tests/clients_js}/node_modules dist .ci/logs \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find services tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,10 +104,10 @@ $(VENV)/.dev.stamp: $(VENV)/.run.stamp requirements/dev.txt
 	@$(PIP) install --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(NODE_MODULES)/.stamp: clients/package.json clients/package-lock.json
+%/node_modules/.stamp: %/package.json %/package-lock.json
 	@scripts/node.sh
-	@echo "installing packages into $(NODE_MODULES)"
-	@$(NPM) ci --loglevel=error
+	@echo "installing packages into $*/node_modules"
+	@$(NPM) --prefix $* ci --loglevel=error >/dev/null
 	@touch $@
 
 .PHONY: client-tools
