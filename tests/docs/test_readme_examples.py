@@ -1,0 +1,135 @@
+"""What README.md shows is run here as it stands, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets
+from support.deadline import within
+from support.server import Server
+from support.tokens import SECRET
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+NODE_MODULES = ROOT / "tests" / "clients_js" / "node_modules"
+
+
+def read_block(kind: str, first_line: str) -> str:
+    """Return the one block of README.md of that kind which begins with *first_line*."""
+    blocks = [
+        block["text"]
+        for block in BLOCK.finditer(README)
+        if block["kind"] == kind and block["text"].startswith(first_line)
+    ]
+    (text,) = blocks
+    return text
+
+
+def make_token(user: str) -> str:
+    """Return what the README's command prints for *user*."""
+    found = re.search(r"^ +TOKEN=\$\(\.venv/bin/roomful (.+) alice\)$", README, re.MULTILINE)
+    assert found, "README.md no longer shows how to get a token"
+    program = str(Path(sys.executable).parent / "roomful")
+    environment = {"PATH": os.environ["PATH"], "ROOMFUL_AUTH_SECRET": SECRET}
+    command = [program, *found[1].split(), user]
+    return subprocess.check_output(command, env=environment, text=True).strip()
+
+
+class Example:
+    """A running example; what it prints is read as it comes."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.printed: list[str] = []
+
+    async def expect(self, *beginnings: str) -> None:
+        """Read until a line for each of *beginnings* has come, in any order."""
+        missing = list(beginnings)
+        while missing:
+            assert self.process.stdout is not None
+            line = (await within(self.process.stdout.readline())).decode()
+            self.printed.append(line)
+            assert line, f"ended without printing {missing}:\n{''.join(self.printed)}"
+            missing = [beginning for beginning in missing if not line.startswith(beginning)]
+
+
+@asynccontextmanager
+async def run_example(
+    program: str, file: Path, *, server: Server, user: str
+) -> AsyncIterator[Example]:
+    """Run *file* as *user* until the block ends."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "ROOMFUL_URL": server.url,
+        "TOKEN": make_token(user),
+    }
+    process = await create_subprocess_exec(
+        program, str(file), env=environment, stdout=PIPE, stderr=STDOUT
+    )
+    try:
+        yield Example(process)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.fixture
+def javascript(tmp_path: Path) -> Path:
+    """The JavaScript example as a file that finds the stock client."""
+    assert NODE_MODULES.is_dir(), "run `npm ci` in tests/clients_js"
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    file = tmp_path / "chat.mjs"
+    file.write_text(read_block("js", "// chat.mjs\n"))
+    return file
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The Python example as a file."""
+    file = tmp_path / "chat.py"
+    file.write_text(read_block("python", "# chat.py\n"))
+    return file
+
+
+async def test_javascript_and_python_examples_meet_in_the_lobby(
+    server: Server, javascript: Path, python: Path
+) -> None:
+    """Each example hears its own message and the other's, and prints where it was stored."""
+    async with run_example("node", javascript, server=server, user="alice") as alice:
+        await alice.expect("in the lobby with 1 users\n", "stored at ", "alice: hello\n")
+        async with run_example(sys.executable, python, server=server, user="bob") as bob:
+            await bob.expect("stored at ", "bob: hello\n")
+        await alice.expect("bob: hello\n")
+
+
+async def test_plain_json_example_gets_the_answers_it_shows(server: Server) -> None:
+    """Every line that is sent is answered with the lines below it, and with more fields at most."""
+    token = make_token("carol")
+    async with websockets.connect(f"{server.ws_url}/ws") as connection:
+        for line in read_block("text", "> ").splitlines():
+            direction, text = line.split(" ", 1)
+            if direction == ">":
+                await connection.send(text.replace("$TOKEN", token))
+            else:
+                shown = json.loads(text)
+                assert shown.items() <= (await receive(connection, shown["type"])).items()
+
+
+async def receive(connection: websockets.ClientConnection, kind: str) -> dict[str, Any]:
+    """Return the next object of type *kind*; the others between are not in the README."""
+    while True:
+        answer: dict[str, Any] = json.loads(await within(connection.recv()))
+        if answer["type"] == kind:
+            return answer
