@@ -36,6 +36,8 @@ MAX_TTL_FACTOR = 10
 # A question that failed is not asked again for this long, so that retries do not keep a hook down.
 FAILURE_CACHE_S = 1.0
 
+_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError)
+
 logger = logging.getLogger(__name__)
 
 
@@ -126,7 +128,7 @@ class AccessSettings:
     Who decides about rooms; without a webhook it is the token alone.
 
     Raises:
-        ValueError: a number is not above 0; names all of them.
+        ValueError: a number is not above 0, or the URL is not http or https.
     """
 
     # Everything is allowed to tokens without a rooms claim. Set by --dev only.
@@ -153,6 +155,8 @@ class AccessSettings:
         bad = [name for name in numbers if not getattr(self, name) > 0]
         if bad:
             raise ValueError("access: " + ", ".join(bad) + " must be above 0")
+        if not (self.webhook_url or "http://").startswith(("http://", "https://")):
+            raise ValueError("access: webhook_url must begin with http:// or https://")
 
 
 @dataclass(slots=True)
@@ -179,21 +183,9 @@ class _Question(NamedTuple):
     token_id: str | None
 
 
-class _Answer(NamedTuple):
-    verdict: _Verdict
-    expires_at: float
-
-
 class _HookAnswer(msgspec.Struct, frozen=True):
     allow: bool
     ttl_s: float | None = None
-
-
-class _HookQuestion(msgspec.Struct, frozen=True, rename="camel"):
-    user_id: str
-    room_id: str
-    right: str
-    token_id: str | None
 
 
 class _Webhook:
@@ -208,7 +200,7 @@ class _Webhook:
         self._client = httpx.AsyncClient(timeout=settings.webhook_timeout_s)
 
     async def ask(self, question: _Question) -> _HookAnswer:
-        """Return the answer; raises HTTPError, TimeoutError or ValueError when there is none."""
+        """Return the answer; raises one of ``_NO_ANSWER`` when there is none."""
         async with asyncio.timeout(self._timeout_s):
             await self._slots.acquire()
         try:
@@ -221,16 +213,16 @@ class _Webhook:
         await self._client.aclose()
 
     async def _post(self, question: _Question) -> bytes:
+        user, _, room, right, token_id = question
         body = msgspec.json.encode(
-            _HookQuestion(question.user, question.room, question.right.value, question.token_id)
+            {"userId": user, "roomId": room, "right": right, "tokenId": token_id}
         )
         headers = {"Content-Type": "application/json"}
         if self._secret is not None:
             headers[SIGNATURE_HEADER] = sign_body(self._secret, body, int(self._now()))
         answer = bytearray()
-        async with self._client.stream(
-            "POST", self._url, content=body, headers=headers
-        ) as response:
+        request = self._client.stream("POST", self._url, content=body, headers=headers)
+        async with request as response:
             if response.status_code != httpx.codes.OK:
                 raise ValueError(f"status {response.status_code}")
             async for chunk in response.aiter_bytes():
@@ -248,8 +240,8 @@ class RoomAccess:
     once at a time. Denied unless someone allows it.
     """
 
-    # State: _answers, oldest first, and _asked_by, the questions of each user in it; _flights,
-    # the questions under way, each with the future that everyone who asked it waits for.
+    # State: _answers with their end, oldest first; _asked_by, each user's questions in it;
+    # _flights, the questions under way; _tasks, those and the ones forgotten meanwhile.
     def __init__(
         self,
         settings: AccessSettings,
@@ -260,12 +252,13 @@ class RoomAccess:
         self.statistics = AccessStatistics()
         self._settings = settings
         self._clock = clock
-        self._answers: dict[_Question, _Answer] = {}
+        self._answers: dict[_Question, tuple[_Verdict, float]] = {}
         self._asked_by: dict[str, set[_Question]] = {}
-        self._flights: dict[_Question, asyncio.Future[_Verdict]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._flights: dict[_Question, asyncio.Task[_Verdict]] = {}
+        self._tasks: set[asyncio.Task[_Verdict]] = set()
         url = settings.webhook_url
         self._hook = None if url is None else _Webhook(url, settings, now)
+        self._most_tasks = settings.webhook_concurrency + settings.webhook_waiting
 
     def check(self, identity: Identity, room: str, right: Right) -> None | Awaitable[None]:
         """
@@ -312,47 +305,37 @@ class RoomAccess:
         question = _Question(identity.user, token, room, right, identity.token_id)
         answer = self._answers.get(question)
         if answer is not None:
-            if self._clock() < answer.expires_at:
+            if self._clock() < answer[1]:
                 self.statistics.cached += 1
-                _settle(answer.verdict, right)
+                _settle(answer[0], right)
                 return None
             self._drop(question)
         return _wait(self._flights.get(question) or self._ask(hook, question), right)
 
-    def _ask(self, hook: _Webhook, question: _Question) -> asyncio.Future[_Verdict]:
-        settings = self._settings
-        if len(self._tasks) >= settings.webhook_concurrency + settings.webhook_waiting:
+    def _ask(self, hook: _Webhook, question: _Question) -> asyncio.Task[_Verdict]:
+        if len(self._tasks) >= self._most_tasks:
             self.statistics.refused_busy += 1
             raise _unavailable()
-        flight: asyncio.Future[_Verdict] = asyncio.get_running_loop().create_future()
-
-        def land(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if not flight.done():  # cancelled before its first step, so it has told no one
-                flight.set_result(_Verdict.UNKNOWN)
-
+        flight = asyncio.create_task(self._fly(hook, question), name="access webhook")
         self._flights[question] = flight
-        task = asyncio.create_task(self._fly(hook, question, flight), name="access webhook")
-        self._tasks.add(task)
-        task.add_done_callback(land)
+        self._tasks.add(flight)
+        flight.add_done_callback(self._tasks.discard)
         return flight
 
-    async def _fly(
-        self, hook: _Webhook, question: _Question, flight: asyncio.Future[_Verdict]
-    ) -> None:
-        """Get the answer, keep it unless it was forgotten meanwhile, and tell all who wait."""
+    async def _fly(self, hook: _Webhook, question: _Question) -> _Verdict:
+        """Get the answer, and keep it unless it was forgotten meanwhile."""
         self.statistics.asked += 1
         verdict, lifetime_s = _Verdict.UNKNOWN, FAILURE_CACHE_S
         try:
             verdict, lifetime_s = self._judge(await hook.ask(question))
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as exc:
+        except _NO_ANSWER as exc:
             self.statistics.failed += 1
             logger.warning("access webhook failed", extra={"error": repr(exc)})
         finally:
-            if self._flights.get(question) is flight:
+            if self._flights.get(question) is asyncio.current_task():
                 del self._flights[question]
                 self._keep(question, verdict, lifetime_s)
-            flight.set_result(verdict)
+        return verdict
 
     def _judge(self, answer: _HookAnswer) -> tuple[_Verdict, float]:
         usual_s = self._settings.webhook_cache_s
@@ -363,7 +346,7 @@ class RoomAccess:
     def _keep(self, question: _Question, verdict: _Verdict, lifetime_s: float) -> None:
         if lifetime_s <= 0:
             return
-        self._answers[question] = _Answer(verdict, self._clock() + lifetime_s)
+        self._answers[question] = (verdict, self._clock() + lifetime_s)
         self._asked_by.setdefault(question.user, set()).add(question)
         if len(self._answers) > self._settings.webhook_cache_entries:
             self._drop(next(iter(self._answers)))
@@ -396,9 +379,9 @@ def _compile(rights: frozenset[tuple[str, frozenset[str]]]) -> RoomGrants:
     return RoomGrants(dict(rights))
 
 
-async def _wait(flight: asyncio.Future[_Verdict], right: Right) -> None:
-    # Shielded: one who gives up does not take the answer from the others.
-    _settle(await asyncio.shield(flight), right)
+async def _wait(flight: asyncio.Task[_Verdict], right: Right) -> None:
+    await asyncio.wait([flight])  # one who gives up does not take the answer from the others
+    _settle(_Verdict.UNKNOWN if flight.cancelled() else flight.result(), right)
 
 
 def _settle(verdict: _Verdict, right: Right) -> None:

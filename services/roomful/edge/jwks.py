@@ -243,6 +243,9 @@ class JwkSource:
     A set serves for *lifetime_s* and is fetched again ahead of its end. If that fails it serves on
     until *stale_limit_s*, with a new attempt every 10 s that nobody waits for. A kid it does not
     have makes a new fetch too, at most one per 10 s.
+
+    Raises:
+        ValueError: the URL is not http or https.
     """
 
     # State: _keys as of _fetched_at (-inf: never); _tried_at and _has_failed tell of the newest
@@ -256,6 +259,8 @@ class JwkSource:
         stale_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("the JWKS URL must begin with http:// or https://")
         self.statistics = JwkStatistics()
         self._url = url
         self._timeout_s = timeout_s
