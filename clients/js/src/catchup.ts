@@ -1,0 +1,91 @@
+/** Reading a room's history forward from the last message that is known. */
+
+import type { Timeline } from "./timeline.ts";
+import type { HistoryEntry, HistoryPage } from "./wire.ts";
+
+/** What may be asked of the history. */
+export interface HistoryQuery {
+  /** Only messages older than this offset. */
+  readonly before?: number;
+  /** Only messages newer than this offset. */
+  readonly after?: number;
+  /** At most this many, 1 … 100; default 50. */
+  readonly limit?: number;
+}
+
+/** Asks the server for a page. */
+export type FetchPage = (query: HistoryQuery) => Promise<HistoryPage>;
+
+/** Messages that cannot be had any more. */
+export interface Hole {
+  /** Offset of the newest message before the hole; undefined if none was known. */
+  readonly after: number | undefined;
+  /** Offset of the first message behind it; undefined if there is none yet. */
+  readonly before: number | undefined;
+}
+
+/** The server's largest page. */
+const PAGE_LIMIT = 100;
+
+/** Entries newer than a known offset. */
+interface Forward {
+  readonly entries: readonly HistoryEntry[];
+  /** False: the known entry is in the history no more, so some behind it may be gone too. */
+  readonly reachesBack: boolean;
+}
+
+/**
+ * Give what is in the history after offset *last*, page by page, to its end.
+ *
+ * The first page is asked for from *last* itself on: if that entry is still there, nothing between
+ * it and the next one can be missing. With 0 (the log was empty) there is nothing to check.
+ */
+export async function* readForward(fetch: FetchPage, last: number): AsyncGenerator<Forward> {
+  let after = Math.max(0, last - 1);
+  let reachesBack: boolean | undefined;
+  for (;;) {
+    const { messages, next } = await fetch({ after, limit: PAGE_LIMIT });
+    reachesBack ??= last === 0 || messages[0]?.offset === last;
+    yield { entries: messages.filter((entry) => entry.offset > last), reachesBack };
+    if (next === null) return;
+    after = next;
+  }
+}
+
+/** What catchUp works with. */
+export interface CatchUp {
+  readonly timeline: Timeline;
+  readonly fetch: FetchPage;
+  /** Entries to fetch before the rest is skipped and only the newest page is taken. */
+  readonly limit: number;
+  readonly tellHole: (hole: Hole) => void;
+}
+
+/** Deliver to *timeline* what the history has behind offset *last*; say where it has a hole. */
+export async function catchUp(
+  last: number,
+  { timeline, fetch, limit, tellHole }: CatchUp,
+): Promise<void> {
+  let count = 0;
+  for await (const { entries, reachesBack } of readForward(fetch, last)) {
+    if (!reachesBack && timeline.last === last) {
+      tellHole({ after: last, before: entries[0]?.offset });
+    }
+    for (const entry of entries) timeline.replay(entry);
+    count += entries.length;
+    if (count >= limit) return skipAhead({ timeline, fetch, limit, tellHole });
+  }
+}
+
+/** Too much was missed to fetch it all: go on with the newest page. */
+async function skipAhead({ timeline, fetch, tellHole }: CatchUp): Promise<void> {
+  const { messages } = await fetch({ limit: PAGE_LIMIT });
+  const last = timeline.last ?? 0;
+  const newer = messages.filter((entry) => entry.offset > last);
+  const first = newer[0];
+  if (first !== undefined && newer.length === messages.length) {
+    const before = await fetch({ before: first.offset, limit: 1 });
+    if (before.messages[0]?.offset !== last) tellHole({ after: last, before: first.offset });
+  }
+  for (const entry of newer) timeline.replay(entry);
+}

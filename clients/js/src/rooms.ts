@@ -1,0 +1,302 @@
+/**
+ * The rooms that the application is in, kept so over lost connections.
+ *
+ * For each room there is what is wanted, and what the server knows; one worker per room does what
+ * makes the two equal, one step at a time: join, leave, or fetch what was missed. So it does not
+ * matter when a connection is lost: the next one goes on with what is left to do.
+ */
+
+import { backoffDelay } from "./backoff.ts";
+import { catchUp, type FetchPage, type HistoryQuery, type Hole } from "./catchup.ts";
+import { RoomfulError } from "./errors.ts";
+import { badAnswer, type Link } from "./link.ts";
+import { Listeners } from "./listeners.ts";
+import type { ResolvedOptions } from "./options.ts";
+import { pause } from "./retry.ts";
+import { Timeline } from "./timeline.ts";
+import {
+  readHistoryPage,
+  readMembers,
+  type HistoryEntry,
+  type HistoryPage,
+  type Members,
+} from "./wire.ts";
+
+/** Messages of a room that were missed and cannot be had any more. */
+export interface Gap extends Hole {
+  readonly roomId: string;
+}
+
+/** A room that the client was in and could not come back to. */
+export interface RoomLost {
+  readonly roomId: string;
+  readonly error: RoomfulError;
+}
+
+interface Waiter {
+  readonly resolve: (members: Members) => void;
+  readonly reject: (error: RoomfulError) => void;
+}
+
+interface Room {
+  readonly id: string;
+  timeline: Timeline;
+  /** What the application wants. */
+  wanted: boolean;
+  /** Whether the server has confirmed it, for the present session. */
+  joined: boolean;
+  /** Whether a session was lost while it was joined: something may have been missed. */
+  missed: boolean;
+  /** Whether its history can be read, as far as we know. */
+  readable: boolean;
+  working: boolean;
+  waiters: Waiter[];
+}
+
+export class Rooms {
+  readonly delivered = new Listeners<HistoryEntry>();
+  readonly gaps = new Listeners<Gap>();
+  readonly roomsLost = new Listeners<RoomLost>();
+  /** Messages to this room may go to the server now (see isReady). */
+  readonly ready = new Listeners<string>();
+
+  readonly #link: Link;
+  readonly #options: ResolvedOptions;
+  readonly #rooms = new Map<string, Room>();
+
+  constructor(link: Link, options: ResolvedOptions) {
+    this.#link = link;
+    this.#options = options;
+    link.opened.add(({ recovered }) => this.#onOpened(recovered));
+    link.ended.add((error) => this.#onEnded(error));
+  }
+
+  /** Ids of the rooms that the application wants to be in, in the order of joining. */
+  get wanted(): string[] {
+    return [...this.#rooms.values()].filter((room) => room.wanted).map((room) => room.id);
+  }
+
+  /** Join; resolves when the server has confirmed it, be that after a reconnection. */
+  join(roomId: string): Promise<Members> {
+    const room = this.#rooms.get(roomId) ?? this.#add(roomId);
+    room.wanted = true;
+    return new Promise((resolve, reject) => {
+      room.waiters.push({ resolve, reject });
+      void this.#work(room);
+    });
+  }
+
+  /** Leave; from now on nothing of the room is delivered. */
+  leave(roomId: string): void {
+    const room = this.#rooms.get(roomId);
+    if (room === undefined) return;
+    room.wanted = false;
+    rejectAll(room, new RoomfulError("NOT_JOINED", "the room was left", { retryable: false }));
+    void this.#work(room);
+  }
+
+  /** Whether a message to *roomId* may go to the server: not while it is being joined (again). */
+  isReady(roomId: string): boolean {
+    const room = this.#rooms.get(roomId);
+    return room?.wanted !== true || room.joined;
+  }
+
+  /** The offset of the newest message delivered from *roomId*; undefined if none is known. */
+  lastOffset(roomId: string): number | undefined {
+    return this.#rooms.get(roomId)?.timeline.last;
+  }
+
+  /** The server says that we are not in *roomId*; true if we should be, and will join again. */
+  rejoin(roomId: string): boolean {
+    const room = this.#rooms.get(roomId);
+    if (room?.wanted !== true) return false;
+    room.missed ||= room.joined;
+    room.joined = false;
+    void this.#work(room);
+    return true;
+  }
+
+  /** A message came live. */
+  receive(entry: HistoryEntry): void {
+    const room = this.#rooms.get(entry.roomId);
+    if (room?.wanted === true) room.timeline.receive(entry);
+  }
+
+  /** Ask for a page of a room's history. */
+  async history(roomId: string, query: HistoryQuery): Promise<HistoryPage> {
+    const page = readHistoryPage(await this.#link.request("history", { roomId, ...query }));
+    if (page === undefined) throw badAnswer("history");
+    return page;
+  }
+
+  #add(id: string): Room {
+    const room: Room = {
+      id,
+      timeline: new Timeline((entry) => this.#deliver(room, entry)),
+      wanted: true,
+      joined: false,
+      missed: false,
+      readable: this.#options.catchUp,
+      working: false,
+      waiters: [],
+    };
+    this.#rooms.set(id, room);
+    return room;
+  }
+
+  #deliver(room: Room, entry: HistoryEntry): void {
+    if (room.wanted) this.delivered.emit(entry);
+  }
+
+  #onOpened(recovered: boolean): void {
+    for (const room of this.#rooms.values()) {
+      if (!recovered) {
+        room.missed ||= room.joined;
+        room.joined = false;
+      }
+      void this.#work(room);
+    }
+  }
+
+  #onEnded(error: RoomfulError): void {
+    for (const room of this.#rooms.values()) {
+      rejectAll(room, error);
+      // Never joined, and its joining failed: it is not wanted any more.
+      if (!room.joined && !room.missed) this.#rooms.delete(room.id);
+    }
+  }
+
+  /** Do what is left to do for *room*, while there is a connection. */
+  async #work(room: Room): Promise<void> {
+    if (room.working) return;
+    room.working = true;
+    try {
+      await this.#takeSteps(room);
+    } finally {
+      room.working = false;
+      if (!room.wanted && !room.joined) this.#rooms.delete(room.id);
+    }
+  }
+
+  async #takeSteps(room: Room): Promise<void> {
+    const { retryDelay: firstMs, retryDelayMax: maxMs } = this.#options;
+    let failures = 0;
+    while (this.#link.isUp()) {
+      try {
+        const step = this.#nextStep(room);
+        if (step === undefined) return;
+        await step();
+        failures = 0;
+      } catch (fault) {
+        if (!(fault instanceof RoomfulError && fault.retryable)) throw fault;
+        if (!this.#link.isUp()) return;
+        await pause(backoffDelay(failures, { firstMs, maxMs, jitter: 0.5 }, Math.random()));
+        failures += 1;
+      }
+    }
+  }
+
+  /** The next thing to do for *room*; each deals itself with an error that is not retryable. */
+  #nextStep(room: Room): (() => Promise<void>) | undefined {
+    if (!room.wanted) return room.joined ? () => this.#exit(room) : undefined;
+    if (!room.joined) return () => this.#enter(room);
+    if (room.waiters.length > 0) return () => this.#tellMembers(room);
+    if (room.missed) return () => this.#catchUp(room);
+    const isEndKnown = room.timeline.last !== undefined;
+    return room.readable && !isEndKnown ? () => this.#findEnd(room) : undefined;
+  }
+
+  async #enter(room: Room): Promise<void> {
+    if (room.missed) room.timeline.hold();
+    const { session } = this.#link;
+    try {
+      const answer = readMembers(await this.#link.request("join-room", { roomId: room.id }));
+      if (answer === undefined) throw badAnswer("join-room");
+      if (session !== this.#link.session) return; // joined in a session that is gone
+      room.joined = true;
+      resolveAll(room, answer);
+    } catch (fault) {
+      const error = finalError(fault);
+      const wasIn = room.missed;
+      room.wanted = false;
+      rejectAll(room, error);
+      if (wasIn) this.roomsLost.emit({ roomId: room.id, error });
+    }
+    this.ready.emit(room.id); // after a refusal too: what waits for the room is refused now
+  }
+
+  async #exit(room: Room): Promise<void> {
+    try {
+      await this.#link.request("leave-room", { roomId: room.id });
+    } catch (fault) {
+      finalError(fault); // the server does not have us in the room: as good as left
+    }
+    room.joined = false;
+    room.missed = false;
+    // Joined once more, it begins anew: what is sent meanwhile is not missed.
+    room.timeline = new Timeline((entry) => this.#deliver(room, entry));
+  }
+
+  /** Someone asked to join a room that we are in. */
+  async #tellMembers(room: Room): Promise<void> {
+    try {
+      const answer = readMembers(await this.#link.request("get-presence", { roomId: room.id }));
+      if (answer === undefined) throw badAnswer("get-presence");
+      resolveAll(room, answer);
+    } catch (fault) {
+      rejectAll(room, finalError(fault));
+    }
+  }
+
+  /** Deliver what was missed in a lost session, or say that it cannot be had. */
+  async #catchUp(room: Room): Promise<void> {
+    const { session } = this.#link;
+    const { timeline } = room;
+    const { last } = timeline;
+    const tellHole = (hole: Hole): void => this.gaps.emit({ roomId: room.id, ...hole });
+    const unreadable: Hole = { after: last, before: undefined };
+    if (!room.readable || last === undefined) {
+      tellHole(unreadable);
+    } else {
+      const fetch: FetchPage = (query) => this.history(room.id, query);
+      try {
+        await catchUp(last, { timeline, fetch, limit: this.#options.catchUpLimit, tellHole });
+      } catch (fault) {
+        finalError(fault);
+        room.readable = false;
+        tellHole(unreadable);
+      }
+    }
+    // Had the session been lost once more meanwhile, there would be more to fetch.
+    if (session === this.#link.session && timeline.release(room.readable)) room.missed = false;
+  }
+
+  /** Learn where the log ends, to have something to go on from should the session be lost. */
+  async #findEnd(room: Room): Promise<void> {
+    try {
+      const { messages } = await this.history(room.id, { limit: 1 });
+      room.timeline.begin(messages[0]?.offset ?? 0);
+    } catch (fault) {
+      finalError(fault);
+      room.readable = false;
+    }
+  }
+}
+
+/** Give *fault* if there is no use in trying again; else throw it, for the worker to do so. */
+function finalError(fault: unknown): RoomfulError {
+  if (fault instanceof RoomfulError && !fault.retryable) return fault;
+  throw fault;
+}
+
+function resolveAll(room: Room, members: Members): void {
+  const { waiters } = room;
+  room.waiters = [];
+  for (const waiter of waiters) waiter.resolve(members);
+}
+
+function rejectAll(room: Room, error: RoomfulError): void {
+  const { waiters } = room;
+  room.waiters = [];
+  for (const waiter of waiters) waiter.reject(error);
+}

@@ -1,0 +1,46 @@
+/** Whether a message that was sent long ago was stored, told by the room's history. */
+
+import { readForward, type FetchPage } from "./catchup.ts";
+import { RoomfulError } from "./errors.ts";
+import type { Receipt } from "./wire.ts";
+
+/** Entries to look through before it is given up. */
+const SEARCH_LIMIT = 10_000;
+
+/** It cannot be told whether a message was stored. */
+export function outcomeUnknown(): RoomfulError {
+  const message = "sent, but whether it was stored cannot be told any more";
+  return new RoomfulError("OUTCOME_UNKNOWN", message, { retryable: false });
+}
+
+/** What to look for. */
+export interface Sought {
+  readonly id: string;
+  readonly userId: string | undefined;
+  /** Offset of a message that is older for sure; undefined if none is known. */
+  readonly after: number | undefined;
+}
+
+/**
+ * Look for a message in the history that *fetch* reads.
+ *
+ * null means that it is certain not to be there. Throws OUTCOME_UNKNOWN if that cannot be told:
+ * the history does not reach back, may not be read, or is too long.
+ */
+export async function findStored(fetch: FetchPage, sought: Sought): Promise<Receipt | null> {
+  const { id, userId, after } = sought;
+  if (after === undefined || userId === undefined) throw outcomeUnknown();
+  let count = 0;
+  try {
+    for await (const { entries, reachesBack } of readForward(fetch, after)) {
+      if (!reachesBack) throw outcomeUnknown();
+      const entry = entries.find((candidate) => candidate.id === id && candidate.userId === userId);
+      if (entry !== undefined) return { id, offset: entry.offset, timestamp: entry.timestamp };
+      count += entries.length;
+      if (count > SEARCH_LIMIT) throw outcomeUnknown();
+    }
+  } catch (fault) {
+    throw fault instanceof RoomfulError && fault.retryable ? fault : outcomeUnknown();
+  }
+  return null;
+}
