@@ -172,7 +172,7 @@ class Authenticator:
         try:
             claims = _claims_decoder.decode(signed.payload)
             rooms = _parse_rooms(bytes(claims.rooms))
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:
             raise _invalid(f"a claim is not of its type: {exc}") from exc
         self._check_times(claims)
         self._check_names(claims)

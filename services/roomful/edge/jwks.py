@@ -123,7 +123,7 @@ def parse_token(token: str) -> SignedToken:
             signature=_decode_segment(signature),
             payload=_decode_segment(payload),
         )
-    except (binascii.Error, msgspec.DecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise _invalid("the token's header or encoding is not valid") from exc
 
 
@@ -199,9 +199,9 @@ def parse_key_set(document: bytes) -> tuple[Key, ...]:
     """
     try:
         listed = msgspec.json.decode(document, type=_KeySet).keys[:MAX_SET_KEYS]
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise ValueError(f"not a JWK set: {exc}") from exc
-    found = (_parse_key(jwk) for jwk in listed if isinstance(jwk, dict))
+    found = map(_parse_key, listed)
     keys = tuple(key for key in found if key is not None)
     if not keys:
         raise ValueError("the JWK set has no RSA or P-256 key for signatures")
@@ -212,19 +212,29 @@ class _KeySet(msgspec.Struct, frozen=True):
     keys: list[Any]  # each is looked at alone: an unusable one does not spoil the others
 
 
-def _parse_key(jwk: dict[str, Any]) -> Key | None:
-    operations = jwk.get("key_ops", ["verify"])
-    if jwk.get("use", "sig") != "sig" or "verify" not in operations:
+class _Jwk(msgspec.Struct, frozen=True):
+    kty: str
+    use: str = "sig"
+    alg: str | None = None
+    kid: str | None = None
+    key_ops: frozenset[str] = frozenset({"verify"})
+
+
+def _parse_key(member: Any) -> Key | None:
+    """Make the key of one *member* of a set; None when it is not usable here."""
+    try:
+        jwk = msgspec.convert(member, _Jwk)
+    except msgspec.ValidationError:
         return None
-    algorithm = _ALGORITHM_OF_KIND.get(jwk.get("kty", ""))
-    if algorithm is None or jwk.get("alg", algorithm) != algorithm:
+    algorithm = _ALGORITHM_OF_KIND.get(jwk.kty)
+    if algorithm is None or jwk.alg not in (None, algorithm):
+        return None
+    if jwk.use != "sig" or "verify" not in jwk.key_ops:
         return None
     try:
-        material = PyJWK(jwk, algorithm).key
+        return _bind(PyJWK(member, algorithm).key, jwk.kid)
     except PyJWTError:
         return None
-    key_id = jwk.get("kid")
-    return _bind(material, key_id if isinstance(key_id, str) else None)
 
 
 @dataclass(slots=True)
