@@ -8,9 +8,13 @@ from typing import Generic, TypeVar
 
 from support.deadline import DEADLINE_S
 
-__all__ = ["Inbox"]
+__all__ = ["Ended", "Inbox"]
 
 T = TypeVar("T")
+
+
+class Ended(AssertionError):
+    """The connection ended while a test waited for something from it."""
 
 
 class Inbox(Generic[T]):
@@ -49,7 +53,8 @@ class Inbox(Generic[T]):
         try:
             async with asyncio.timeout(seconds):
                 while (name := self._first_waiting(names)) is None:
-                    assert self._ended is None, f"{self._ended} while waiting for {names}"
+                    if self._ended is not None:
+                        raise Ended(f"{self._ended} while waiting for {names}")
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

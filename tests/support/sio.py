@@ -95,6 +95,18 @@ class SocketIo:
         await self.send(f"42{number}" + json.dumps([name, *args]))
         return answer
 
+    async def call_raw(self, body: str, *attachments: bytes) -> Any:
+        """Send an event whose JSON is written by hand, and return the argument of its ack."""
+        number = next(self._numbers)
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._acks[number] = answer
+        await self.send(
+            f"45{len(attachments)}-{number}{body}" if attachments else f"42{number}{body}"
+        )
+        for attachment in attachments:
+            await self.send(attachment)
+        return (await within(answer))[0]
+
     async def call(self, name: str, *args: Any) -> Any:
         """Send an event and return the one argument of its ack."""
         (answer,) = await within(await self.start_call(name, *args))
@@ -175,7 +187,9 @@ class SocketIo:
 
     def _dispatch(self, head: re.Match[str], body: str, attachments: list[bytes]) -> None:
         kind = int(head[1])
-        data: Any = _fill(json.loads(body), attachments) if body else None
+        data: Any = json.loads(body) if body else None
+        if head[2] is not None:
+            data = _fill(data, attachments)
         if kind in (_EVENT, _BINARY_EVENT):
             self._heard(Event(data[0], data[1:]))
         elif kind in (_ACK, _BINARY_ACK):

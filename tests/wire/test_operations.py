@@ -1,0 +1,371 @@
+"""Each operation of the contract, its ack key by key, and what the others hear (docs/wire.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from support.server import Server
+from support.sio import SocketIo, signed_in
+from support.tokens import make_token
+
+User = Callable[[str], str]
+
+
+def assert_now(timestamp_ms: int) -> None:
+    """Timestamps are milliseconds since the epoch."""
+    assert isinstance(timestamp_ms, int)
+    assert abs(timestamp_ms - time.time() * 1000) < 60_000
+
+
+async def synced(client: SocketIo, room: str) -> None:
+    """Wait for the answer to a question: what was sent to the client before has come by then."""
+    assert (await client.call("get-presence", {"roomId": room}))["success"]
+
+
+async def test_sign_in_gives_the_session_and_a_cursor(server: Server, user: User) -> None:
+    """CONNECT is answered with sid and pid, and one `cursor` event follows by itself."""
+    async with SocketIo.dial(server.ws_url) as client:
+        answer = await client.sign_in({"token": make_token(user("alice"))})
+        cursor = await client.next("cursor")
+    assert set(answer) == {"sid", "pid"}
+    assert answer["sid"] != answer["pid"]
+    assert [type(arg) for arg in cursor.args] == [str]
+
+
+async def test_join_room(server: Server, room: str, user: User) -> None:
+    """The ack has success, roomId, members and count; a cursor follows; others hear it."""
+    alice, bob = user("alice"), user("bob")
+    async with (
+        signed_in(server.ws_url, make_token(alice)) as first,
+        signed_in(server.ws_url, make_token(bob)) as second,
+    ):
+        await first.join(room)
+        await second.next("cursor")
+        ack = await second.call("join-room", {"roomId": room})
+        cursor = await second.next("cursor")
+        came = (await first.next("user-joined")).body
+    assert ack == {"success": True, "roomId": room, "members": ack["members"], "count": 2}
+    by_user = {member["userId"]: member for member in ack["members"]}
+    assert by_user == {name: {"userId": name, "status": "online"} for name in (alice, bob)}
+    assert isinstance(cursor.body, str)
+    assert came | {"timestamp": 0} == {
+        "userId": bob,
+        "roomId": room,
+        "status": "online",
+        "timestamp": 0,
+    }
+    assert_now(came["timestamp"])
+
+
+async def test_second_connection_of_a_user_is_no_second_member(
+    server: Server, room: str, user: User
+) -> None:
+    """A user is in a room once; the others hear the first connection come and the last go."""
+    alice, bob = user("alice"), user("bob")
+    async with (
+        signed_in(server.ws_url, make_token(alice)) as watcher,
+        signed_in(server.ws_url, make_token(bob)) as phone,
+        signed_in(server.ws_url, make_token(bob)) as laptop,
+    ):
+        await watcher.join(room)
+        await phone.join(room)
+        assert (await laptop.join(room))["count"] == 2
+        await phone.call("leave-room", {"roomId": room})
+        await synced(watcher, room)
+        assert len(watcher.inbox.drain("user-joined")) == 1
+        assert watcher.inbox.pending("user-left") == []
+        await laptop.call("leave-room", {"roomId": room})
+        assert (await watcher.next("user-left")).body["userId"] == bob
+
+
+async def test_leave_room(server: Server, room: str, user: User) -> None:
+    """Who left hears nothing more of the room and is no member."""
+    alice, bob = user("alice"), user("bob")
+    async with (
+        signed_in(server.ws_url, make_token(alice)) as stays,
+        signed_in(server.ws_url, make_token(bob)) as leaves,
+    ):
+        await stays.join(room)
+        await leaves.join(room)
+        assert await leaves.call("leave-room", room) == {"success": True, "roomId": room}
+        await stays.say(room, "after")
+        assert (await stays.next("message")).body["content"] == "after"
+        presence = await leaves.call("get-presence", {"roomId": room})
+        assert leaves.inbox.pending("message") == []
+    assert presence == {
+        "success": True,
+        "roomId": room,
+        "members": [{"userId": alice, "status": "online"}],
+        "count": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("text", id="string"),
+        pytest.param({"a": [1, 2.5, None, True, {"b": {}}]}, id="object"),
+        pytest.param(None, id="null"),
+        pytest.param("", id="empty"),
+        pytest.param(2**53, id="large number"),
+        pytest.param('\u2028\ud83d\ude00\\"/\b'.encode("utf-16", "surrogatepass").decode("utf-16")),
+        pytest.param({"__proto__": {"x": 1}, "constructor": "c"}, id="prototype keys"),
+        pytest.param({"_placeholder": True, "num": 7}, id="looks like a placeholder"),
+    ],
+)
+async def test_content_comes_as_it_went(
+    server: Server, room: str, user: User, content: object
+) -> None:
+    """Whatever JSON an app sends is what the members get."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        await client.say(room, content)
+        heard = (await client.next("message")).body["content"]
+    assert heard == content
+
+
+async def test_message_ack_and_event_agree(server: Server, room: str, user: User) -> None:
+    """The ack has id, offset and timestamp of the event; the event ends with the cursor."""
+    alice = user("alice")
+    async with signed_in(server.ws_url, make_token(alice)) as client:
+        await client.join(room)
+        ack = await client.call("message", {"roomId": room, "content": "x", "id": "mine"})
+        event = await client.next("message")
+    assert set(ack) == {"success", "id", "offset", "timestamp"}
+    assert (ack["success"], ack["id"]) == (True, "mine")
+    assert_now(ack["timestamp"])
+    assert event.args == [
+        {
+            "id": "mine",
+            "roomId": room,
+            "userId": alice,
+            "content": "x",
+            "timestamp": ack["timestamp"],
+            "offset": ack["offset"],
+        },
+        event.cursor,
+    ]
+    assert event.cursor
+
+
+async def test_offsets_grow(server: Server, room: str, user: User) -> None:
+    """Later messages of a room have larger offsets, all of them positive integers."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        offsets = [(await client.say(room, n))["offset"] for n in range(10)]
+    assert all(type(offset) is int and offset > 0 for offset in offsets)
+    assert offsets == sorted(set(offsets))
+
+
+async def test_same_id_is_stored_once(server: Server, room: str, user: User) -> None:
+    """A second message with room, user and id of a first gets the first one's ack; one is heard."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        first = await client.say(room, "one", id="same")
+        again = await client.say(room, "two", id="same")
+        await client.say(room, "three")
+        heard = [(await client.next("message")).body["content"] for _ in range(2)]
+        page = await client.call("history", {"roomId": room})
+    assert again == first
+    assert heard == ["one", "three"]
+    assert [message["content"] for message in page["messages"]] == ["one", "three"]
+
+
+async def test_same_id_of_another_user_or_room_is_another_message(
+    server: Server, room: str, user: User
+) -> None:
+    """An id is the sender's own name for a message in a room."""
+    async with (
+        signed_in(server.ws_url, make_token(user("alice"))) as alice,
+        signed_in(server.ws_url, make_token(user("bob"))) as bob,
+    ):
+        for client, where in ((alice, room), (alice, room + "b"), (bob, room)):
+            await client.join(where)
+        acks = [
+            await alice.say(room, 1, id="same"),
+            await alice.say(room + "b", 1, id="same"),
+            await bob.say(room, 1, id="same"),
+        ]
+    assert len({(ack["offset"], ack["timestamp"]) for ack in acks}) == 3
+
+
+async def test_server_names_messages_without_id(server: Server, room: str, user: User) -> None:
+    """Without an id the server makes one, a new one each time."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        ids = {(await client.say(room, "x"))["id"] for _ in range(5)}
+    assert len(ids) == 5
+    assert all(isinstance(name, str) and name for name in ids)
+
+
+async def test_message_needs_membership(server: Server, room: str, user: User) -> None:
+    """Who is not in the room may not speak in it, nor read it."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        for name, fields in (
+            ("message", {"content": "x"}),
+            ("publish", {"event": "e", "data": 1}),
+        ):
+            ack = await client.call(name, {"roomId": room} | fields)
+            assert (ack["success"], ack["error"]["code"]) == (False, "NOT_JOINED")
+
+
+async def test_refusal_without_ack_is_an_error_event(server: Server, room: str, user: User) -> None:
+    """Where no ack was asked for, a refusal is an `error` event that names the operation."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.emit("message", {"roomId": room, "content": "x"})
+        error = (await client.next("error")).body
+    assert error | {"message": ""} == {
+        "code": "NOT_JOINED",
+        "message": "",
+        "retryable": False,
+        "operation": "message",
+    }
+    assert error["message"]
+
+
+async def test_publish_sends_the_apps_own_event(server: Server, room: str, user: User) -> None:
+    """The event's name and data are the app's; history has the rest too."""
+    alice = user("alice")
+    async with signed_in(server.ws_url, make_token(alice)) as client:
+        await client.join(room)
+        ack = await client.call(
+            "publish", {"roomId": room, "event": "score", "data": [1, "two"], "id": "p"}
+        )
+        event = await client.next("score")
+        page = await client.call("history", {"roomId": room})
+    assert event.args == [[1, "two"], event.cursor]
+    assert page["messages"] == [
+        {
+            "id": "p",
+            "roomId": room,
+            "userId": alice,
+            "event": "score",
+            "data": [1, "two"],
+            "timestamp": ack["timestamp"],
+            "offset": ack["offset"],
+        }
+    ]
+
+
+async def test_published_string_is_not_taken_for_a_cursor(
+    server: Server, room: str, user: User
+) -> None:
+    """Data that is a string is followed by the cursor: the last string is always the cursor."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        await client.call("publish", {"roomId": room, "event": "note", "data": "text"})
+        event = await client.next("note")
+    assert event.body == "text"
+    assert event.cursor not in (None, "text")
+
+
+async def test_events_that_are_not_stored_end_in_an_object(
+    server: Server, room: str, user: User
+) -> None:
+    """A stock client takes any last string for a cursor, so only stored events have one."""
+    async with (
+        signed_in(server.ws_url, make_token(user("alice"))) as watcher,
+        signed_in(server.ws_url, make_token(user("bob"))) as other,
+    ):
+        await watcher.join(room)
+        await other.join(room)
+        await other.emit("typing", {"roomId": room, "isTyping": False})
+        await other.call("presence", {"status": "busy"})
+        await other.call("leave-room", room)
+        for name in ("user-joined", "typing", "presence", "user-left"):
+            event = await watcher.next(name)
+            assert [type(arg) for arg in event.args] == [dict], event
+
+
+async def test_own_other_connections_hear_messages_but_no_presence(
+    server: Server, room: str, user: User
+) -> None:
+    """Typing, status, joins and leaves are for others; messages are for everyone."""
+    alice = user("alice")
+    async with (
+        signed_in(server.ws_url, make_token(alice)) as phone,
+        signed_in(server.ws_url, make_token(alice)) as laptop,
+    ):
+        await phone.join(room)
+        await laptop.join(room)
+        await laptop.emit("typing", {"roomId": room})
+        await laptop.call("presence", {"status": "away"})
+        await laptop.say(room, "hello")
+        assert (await phone.next("message")).body["content"] == "hello"
+        for name in ("typing", "presence", "user-joined", "user-left"):
+            assert phone.inbox.pending(name) == []
+
+
+async def test_history_pages_cover_the_log_once(server: Server, room: str, user: User) -> None:
+    """Going back by `before` and forth by `after` meets each message once, oldest first."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        offsets = [(await client.say(room, n))["offset"] for n in range(25)]
+
+        async def pages(**position: int) -> list[list[int]]:
+            """Follow `next` in the direction of the first question."""
+            (direction,) = position or {"before": 0}
+            found: list[list[int]] = []
+            while True:
+                page = await client.call("history", {"roomId": room, "limit": 10} | position)
+                assert page["success"], page
+                found.append([message["offset"] for message in page["messages"]])
+                if page["next"] is None:
+                    return found
+                position = {direction: page["next"]}
+
+        backwards = await pages()
+        forwards = await pages(after=0)
+    assert sum(reversed(backwards), []) == offsets
+    assert sum(forwards, []) == offsets
+    assert all(page == sorted(page) for page in backwards)
+
+
+async def test_history_limits(server: Server, room: str, user: User) -> None:
+    """A page has 50 messages by default and 100 at most."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        pending = [
+            await client.start_call("message", {"roomId": room, "content": n}) for n in range(110)
+        ]
+        for ack in pending:
+            assert (await ack)[0]["success"]
+        default = await client.call("history", {"roomId": room})
+        most = await client.call("history", {"roomId": room, "limit": 100})
+        more = await client.call("history", {"roomId": room, "limit": 101})
+    assert [message["content"] for message in default["messages"]] == list(range(60, 110))
+    assert [message["content"] for message in most["messages"]] == list(range(10, 110))
+    assert more["success"] is False or len(more["messages"]) == 100
+
+
+async def test_presence_of_a_connection_that_comes_later(
+    server: Server, room: str, user: User
+) -> None:
+    """A status set before a join is the status the others see at the join."""
+    bob = user("bob")
+    async with (
+        signed_in(server.ws_url, make_token(user("alice"))) as watcher,
+        signed_in(server.ws_url, make_token(bob)) as other,
+    ):
+        await watcher.join(room)
+        await other.call("presence", {"status": "busy"})
+        await other.join(room)
+        assert (await watcher.next("user-joined")).body["status"] == "busy"
+
+
+async def test_claims_limit_what_a_user_may_do(server: Server, user: User) -> None:
+    """A token's `rooms` say where its user may join, and where send."""
+    rights = {"team-*": ["join", "send"], "news": ["join"]}
+    async with signed_in(server.ws_url, make_token(user("alice"), rooms=rights)) as client:
+        await client.join("team-1")
+        await client.join("news")
+        assert (await client.call("message", {"roomId": "team-1", "content": 1}))["success"]
+        silent = await client.call("message", {"roomId": "news", "content": 1})
+        outside = await client.call("join-room", {"roomId": "board"})
+        read = await client.call("history", {"roomId": "board"})
+        seen = await client.call("get-presence", {"roomId": "board"})
+    codes = [ack["error"]["code"] for ack in (silent, outside, read, seen)]
+    assert codes == ["FORBIDDEN", "FORBIDDEN", codes[2], codes[3]]
+    assert {codes[2], codes[3]} <= {"FORBIDDEN", "NOT_JOINED"}
