@@ -1,0 +1,196 @@
+"""The command `roomful`: serve an edge, make a token."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from roomful.edge.app import EdgeServer, build_edge
+from roomful.edge.auth import Authenticator, AuthSettings
+from roomful.edge.settings import (
+    DEV_SECRET,
+    BadSettings,
+    Settings,
+    conformance_settings,
+    load_settings,
+    settings_table,
+)
+from roomful.protocol.errors import RoomfulError
+from roomful.telemetry.logging import configure_logging
+
+__all__ = ["main"]
+
+BAD_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="roomful",
+        description="Realtime rooms for any Socket.IO client: an acknowledged message is never "
+        "lost, doubled or reordered.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_token(commands)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except RoomfulError as exc:
+        print(f"roomful: {exc}", file=sys.stderr)
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run one edge with its rooms in the process",
+        description="Runs one edge. Settings come from --config FILE (TOML), then from "
+        "ROOMFUL_* in the environment, then from the options here; docs/settings.md lists them.",
+    )
+    serve.add_argument(
+        "--dev",
+        action="store_true",
+        help="for a laptop: a known secret, any origin, all rooms allowed, a demo page",
+    )
+    serve.add_argument("--host", help="address to listen on (default: all; 127.0.0.1 with --dev)")
+    serve.add_argument("--port", type=int, help="port to listen on (default: 8080)")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    serve.add_argument("--state-dir", metavar="DIR", help="where rooms are kept over a restart")
+    serve.add_argument(
+        "--check-config",
+        action="store_true",
+        help="read the settings, say what is wrong or what they are, and exit",
+    )
+    serve.add_argument(
+        "--conformance",
+        action="store_true",
+        help="the profile of the official Engine.IO and Socket.IO test suites: echoes, no auth",
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _add_token(commands: Any) -> None:
+    token = commands.add_parser(
+        "token",
+        help="print a signed token",
+        description="Prints a JWT (HS256) signed with ROOMFUL_AUTH_SECRET; without one, with the "
+        "development secret that only `roomful serve --dev` takes.",
+    )
+    token.add_argument("--user", help="who the token is for (claim sub)")
+    token.add_argument(
+        "--rooms",
+        action="append",
+        metavar="PATTERN[=RIGHTS]",
+        help="rooms it may join and send to, * stands for any characters; =join or =join+send; "
+        "may be repeated (default: what the server allows)",
+    )
+    token.add_argument("--expires", default="24h", help="how long it is good: 30m, 24h, 7d")
+    token.add_argument("--service", action="store_true", help="a backend's token, for REST")
+    token.set_defaults(run=_token)
+
+
+def _load(options: argparse.Namespace) -> Settings:
+    overrides: dict[str, Any] = {}
+    if options.dev:
+        overrides["dev"] = True
+    if options.conformance:
+        overrides["conformance"] = True
+    for name in ("host", "port", "state_dir"):
+        if getattr(options, name) is not None:
+            overrides[name] = getattr(options, name)
+    settings = load_settings(os.environ, file=options.config, overrides=overrides)
+    return conformance_settings(settings) if settings.conformance else settings
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = _load(options)
+    if options.check_config:
+        for key, variable, value in settings_table(settings):
+            print(f"{key} = {value}  # {variable}")
+        return 0
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        listener = _listen(settings)
+    except OSError as exc:
+        print(
+            f"roomful: cannot listen on {settings.host}:{settings.port}: {exc.strerror}; "
+            "another program may have the port: choose one with --port",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        edge = build_edge(settings)
+    except ValueError as exc:
+        raise BadSettings([str(exc)]) from exc
+    _greet(settings, listener)
+    uvloop.install()
+    asyncio.run(EdgeServer(edge).serve([listener]))
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=4096)
+
+
+def _greet(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host  # noqa: S104
+    print(f"Roomful is at http://{shown}:{port}", file=sys.stderr)
+    if settings.dev:
+        print(
+            "  development mode: everyone who can reach this port can sign in\n"
+            f"  chat:   http://{shown}:{port}/\n"
+            "  token:  roomful token --user alice --rooms '*'\n"
+            "  stop:   Ctrl-C",
+            file=sys.stderr,
+        )
+
+
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _token(options: argparse.Namespace) -> int:
+    duration = _DURATION.fullmatch(options.expires)
+    if duration is None:
+        raise BadSettings([f"--expires {options.expires!r}: a number and s, m, h or d"])
+    if options.user is None and not options.service:
+        raise BadSettings(["--user is needed (or --service)"])
+    rooms: dict[str, list[str]] = {}
+    for rule in options.rooms or ():
+        pattern, _, rights = rule.partition("=")
+        rooms[pattern] = rights.split("+") if rights else ["join", "send"]
+        if not set(rooms[pattern]) <= {"join", "send"}:
+            raise BadSettings([f"--rooms {rule!r}: rights are join, send or join+send"])
+    secret = os.environ.get("ROOMFUL_AUTH_SECRET", DEV_SECRET)
+    try:
+        authenticator = Authenticator(AuthSettings(secret=secret))
+    except ValueError as exc:
+        raise BadSettings([str(exc)]) from exc
+    print(
+        authenticator.mint(
+            user=options.user or "service",
+            rooms=rooms,
+            lifetime_s=int(duration[1]) * _SECONDS[duration[2]],
+            is_service=options.service,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

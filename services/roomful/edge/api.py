@@ -1,0 +1,385 @@
+"""
+The HTTP API: what backends do with a service token, the probes, and the numbers.
+
+Each call is an Operation: its OpenAPI entry and its types stand beside its handler, and
+openapi.py makes the document from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from roomful.edge.encoding import page_json
+from roomful.edge.openapi import Operation, Parameter, build_document
+from roomful.edge.report import health, samples, stats
+from roomful.edge.router import HISTORY_LIMIT, build_envelope, check_event_name
+from roomful.protocol.errors import RefusalCode, Refused
+from roomful.protocol.operations import MessageId, UserName, is_clean
+from roomful.shard.base import Cast, RoomId, Stored, UserId, user_room
+from roomful.telemetry.metrics import CONTENT_TYPE, Metrics
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["build_routes"]
+
+JSON = "application/json"
+TIMEOUT_S = 10.0
+DEV_TOKEN_S = 24 * 3600.0
+
+_STATUS = {
+    RefusalCode.UNAUTHORIZED: 401,
+    RefusalCode.TOKEN_MISSING: 401,
+    RefusalCode.TOKEN_INVALID: 401,
+    RefusalCode.TOKEN_EXPIRED: 401,
+    RefusalCode.TOKEN_REVOKED: 401,
+    RefusalCode.FORBIDDEN: 403,
+    RefusalCode.RESERVED_ROOM: 403,
+    RefusalCode.NOT_FOUND: 404,
+    RefusalCode.PAYLOAD_TOO_LARGE: 413,
+    RefusalCode.RATE_LIMITED: 429,
+    RefusalCode.INTERNAL: 500,
+}
+
+
+def _status(code: RefusalCode) -> int:
+    return _STATUS.get(code, 503 if code.is_retryable else 400)
+
+
+class ErrorBody(Struct):
+    """Why a call was refused."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Failure(Struct):
+    """The body of every answer that is not 2xx."""
+
+    error: ErrorBody
+
+
+class RoomEvent(Struct, rename="camel", forbid_unknown_fields=True):
+    """An event for a room."""
+
+    data: Raw
+    event: Annotated[str, Meta(min_length=1, max_length=128)] = "message"
+    id: MessageId | None = None
+    user_id: UserName = "server"
+
+
+class UserMessage(Struct, rename="camel", forbid_unknown_fields=True):
+    """A direct message to a user."""
+
+    content: Raw
+    id: MessageId | None = None
+    sender: UserName = msgspec.field(name="from", default="server")
+
+
+class Revocation(Struct, rename="camel", forbid_unknown_fields=True):
+    """Whose tokens are refused from now on; one of the first two is given."""
+
+    user_id: UserName | None = None
+    token_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    until: float | None = None
+    """Seconds since the epoch; by default a day from now."""
+
+
+class DevSignIn(Struct, forbid_unknown_fields=True):
+    """A name to sign in with."""
+
+    user: UserName
+
+
+class Accepted(Struct, rename="camel"):
+    """A message was stored."""
+
+    success: bool
+    id: str
+    offset: int
+    timestamp: int
+
+
+class Done(Struct, rename="camel"):
+    """How many connections a call closed or reached."""
+
+    success: bool
+    connections: int
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type=JSON)
+
+
+def _failure(refused: Refused) -> Response:
+    code = refused.code
+    error = ErrorBody(code, refused.sentence, code.is_retryable)
+    response = _json(Failure(error), _status(code))
+    if response.status_code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if code.is_retryable:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Api:
+    """The handlers of one edge's HTTP API."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._metrics = Metrics(lambda: samples(edge))
+        self._document: bytes | None = None
+
+    # Checks ---------------------------------------------------------------------------------
+
+    def guarded(self, handler: Handler, *, needs_service: bool) -> Handler:
+        """Give *handler* behind the token check, with refusals as answers."""
+
+        async def guard(request: Request) -> Response:
+            try:
+                if needs_service:
+                    await self._check_service(request)
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await handler(request)
+            except Refused as refused:
+                return _failure(refused)
+            except TimeoutError:
+                return _failure(Refused(RefusalCode.SHARD_UNAVAILABLE, "no answer in time"))
+
+        return guard
+
+    async def _check_service(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Refused(RefusalCode.TOKEN_MISSING, "a service token is needed: Bearer <token>")
+        identity = self._edge.authenticator.verify(token.strip())
+        if inspect.isawaitable(identity):
+            identity = await identity
+        if not identity.is_service:
+            raise Refused(RefusalCode.FORBIDDEN, "this token is not a service's")
+
+    async def _body(self, request: Request, kind: type[Any]) -> Any:
+        limit = self._edge.settings.limits.payload_bytes
+        body = bytearray()
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > limit:
+                    sentence = f"a body has at most {limit} bytes"
+                    raise Refused(RefusalCode.PAYLOAD_TOO_LARGE, sentence)
+            bytes(body).decode()
+            return msgspec.json.decode(bytes(body), type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            raise Refused(RefusalCode.BAD_REQUEST, f"body: {exc}") from exc
+        except ClientDisconnect as exc:
+            raise Refused(RefusalCode.BAD_REQUEST, "the body did not come whole") from exc
+
+    def _name(self, request: Request, name: str, limit: int) -> str:
+        value: str = request.path_params[name]
+        if not 1 <= len(value) <= limit or not is_clean(value):
+            raise Refused(RefusalCode.BAD_REQUEST, f"{name}: 1 to {limit} printable characters")
+        return value
+
+    def _room(self, request: Request) -> RoomId:
+        return RoomId(self._name(request, "room", 255))
+
+    def _user(self, request: Request) -> UserId:
+        return UserId(self._name(request, "user", 128))
+
+    # Messages -------------------------------------------------------------------------------
+
+    async def post_event(self, request: Request) -> Response:
+        """Store an event and send it to the room."""
+        room = self._room(request)
+        body: RoomEvent = await self._body(request, RoomEvent)
+        if body.event != "message":
+            check_event_name(body.event)
+        envelope = build_envelope(
+            room, body.event, bytes(body.data), id=body.id, user=UserId(body.user_id)
+        )
+        done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
+        self._edge.shard_of(room).publish(
+            envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
+        )
+        return self._accepted(envelope.id, await done)
+
+    async def post_message(self, request: Request) -> Response:
+        """Store a direct message and send it to the user."""
+        user = self._user(request)
+        body: UserMessage = await self._body(request, UserMessage)
+        done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
+        message_id = ""
+
+        def settle(outcome: Stored | Refused, given: str) -> None:
+            nonlocal message_id
+            message_id = given
+            _settle(done, outcome)
+
+        self._edge.router.send_direct(
+            UserId(body.sender), user, bytes(body.content), settle, id=body.id
+        )
+        outcome = await done
+        return self._accepted(message_id, outcome)
+
+    def _accepted(self, message_id: str, outcome: Stored | Refused) -> Response:
+        if isinstance(outcome, Refused):
+            raise outcome
+        return _json(Accepted(True, message_id, outcome.offset, outcome.timestamp), 201)
+
+    async def post_update(self, request: Request) -> Response:
+        """Send `user-update` to every connection of the user; it is not stored."""
+        user = self._user(request)
+        body: dict[str, Raw] = await self._body(request, dict[str, Raw])
+        room = user_room(user)
+        reached = len(self._edge.fanout.listeners(room))
+        self._edge.shard_of(room).cast(Cast(room, "user-update", msgspec.json.encode(body)))
+        return _json(Done(True, reached))
+
+    # Connections ----------------------------------------------------------------------------
+
+    async def delete_connections(self, request: Request) -> Response:
+        """Close every connection of the user; they do not come back by themselves."""
+        return _json(Done(True, self._edge.sign_in.disconnect(self._user(request))))
+
+    async def post_revocation(self, request: Request) -> Response:
+        """Refuse tokens from now on, and close those who hold them."""
+        body: Revocation = await self._body(request, Revocation)
+        if body.user_id is None and body.token_id is None:
+            raise Refused(RefusalCode.BAD_REQUEST, "give userId or tokenId")
+        closed = self._edge.sign_in.revoke(body.user_id, body.token_id, body.until)
+        return _json(Done(True, closed))
+
+    # Reading --------------------------------------------------------------------------------
+
+    async def get_history(self, request: Request) -> Response:
+        """Give a page of the room's log, oldest first."""
+        room = self._room(request)
+        before, after, limit = (_number(request, name) for name in ("before", "after", "limit"))
+        if limit == 0:
+            raise Refused(RefusalCode.BAD_REQUEST, "limit is at least 1")
+        page = await self._edge.shard_of(room).page(
+            room, before=before, after=after, limit=min(limit or 50, HISTORY_LIMIT)
+        )
+        return Response(b"{%b}" % page_json(page), media_type=JSON)
+
+    async def get_presence(self, request: Request) -> Response:
+        """Give who is in the room."""
+        room = self._room(request)
+        members = await self._edge.shard_of(room).members(room)
+        return _json({"roomId": room, "members": members.members, "count": members.count})
+
+    # The edge itself ------------------------------------------------------------------------
+
+    async def get_stats(self, _request: Request) -> Response:
+        """Give the numbers of this edge."""
+        return _json(stats(self._edge))
+
+    async def get_health(self, _request: Request) -> Response:
+        """Give whether this edge is well."""
+        return _json(health(self._edge))
+
+    async def get_livez(self, _request: Request) -> Response:
+        """Answer: the loop turns."""
+        return _json({"status": "ok"})
+
+    async def get_readyz(self, _request: Request) -> Response:
+        """Answer whether new connections may come."""
+        if self._edge.is_draining:
+            return _json({"status": "draining"}, 503)
+        return _json({"status": "ok"})
+
+    async def get_metrics(self, _request: Request) -> Response:
+        """Give the metrics in Prometheus' text format."""
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+
+    async def get_document(self, _request: Request) -> Response:
+        """Give the OpenAPI document."""
+        if self._document is None:
+            self._document = msgspec.json.encode(build_document(operations(self), Failure))
+        return Response(self._document, media_type=JSON)
+
+    async def post_dev_token(self, request: Request) -> Response:
+        """Sign in with a name alone: only under --dev."""
+        body: DevSignIn = await self._body(request, DevSignIn)
+        if not is_clean(body.user):
+            raise Refused(RefusalCode.BAD_REQUEST, "user: printable characters")
+        authenticator = self._edge.authenticator
+        token = authenticator.mint(
+            user=body.user, rooms={"*": ["join", "send"]}, lifetime_s=DEV_TOKEN_S
+        )
+        identity = authenticator.verify(token)
+        assert not inspect.isawaitable(identity)
+        expires_at = identity.expires_at
+        assert expires_at is not None
+        answer = {"token": token, "userId": body.user, "expiresAt": int(expires_at * 1000)}
+        return _json(answer)
+
+
+def _settle(done: asyncio.Future[Stored | Refused], outcome: Stored | Refused) -> None:
+    if not done.done():
+        done.set_result(outcome)
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise Refused(RefusalCode.BAD_REQUEST, f"{name} is a whole number")
+    return int(text)
+
+
+def operations(api: Api) -> list[Operation]:
+    """Give all calls of the API, with what OpenAPI has to say of them."""
+    page = [
+        Parameter("before", int, "Only messages below this offset."),
+        Parameter("after", int, "Only messages above this offset."),
+        Parameter("limit", int, f"At most {HISTORY_LIMIT}; 50 by default."),
+    ]
+    found = [
+        Operation("POST", "/api/rooms/{room}/events", api.post_event, RoomEvent, Accepted, 201),
+        Operation("GET", "/api/rooms/{room}/history", api.get_history, query=page),
+        Operation("GET", "/api/rooms/{room}/presence", api.get_presence),
+        Operation(
+            "POST", "/api/users/{user}/messages", api.post_message, UserMessage, Accepted, 201
+        ),
+        Operation("POST", "/api/users/{user}/update", api.post_update, dict[str, Any], Done),
+        Operation("DELETE", "/api/users/{user}/connections", api.delete_connections, answer=Done),
+        Operation("POST", "/api/revocations", api.post_revocation, Revocation, Done),
+        Operation("GET", "/api/ws/stats", api.get_stats, is_open=True),
+        Operation("GET", "/api/ws/health", api.get_health, is_open=True),
+        Operation("GET", "/livez", api.get_livez, is_open=True),
+        Operation("GET", "/readyz", api.get_readyz, is_open=True, failures=(503,)),
+        Operation("GET", "/metrics", api.get_metrics, is_open=True, media_type="text/plain"),
+        Operation("GET", "/api/openapi.json", api.get_document, is_open=True),
+    ]
+    return found
+
+
+def build_routes(edge: Edge) -> list[Route]:
+    """Give the routes of the API; conformance has only the probes."""
+    api = Api(edge)
+    routes = []
+    for one in operations(api):
+        if edge.settings.conformance and not one.is_open:
+            continue
+        path = one.path.replace("{room}", "{room:path}").replace("{user}", "{user:path}")
+        handler = api.guarded(one.handler, needs_service=not one.is_open)
+        routes.append(Route(path, handler, methods=[one.method]))
+    if edge.settings.dev:
+        sign_in = api.guarded(api.post_dev_token, needs_service=False)
+        routes.append(Route("/api/dev/token", sign_in, methods=["POST"]))
+    return routes

@@ -1,0 +1,160 @@
+"""
+The wiring: an edge, its Starlette application, and the uvicorn server that runs both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from roomful.edge import conformance
+from roomful.edge.api import build_routes
+from roomful.edge.drain import drain
+from roomful.edge.edge import Edge
+from roomful.edge.encoding import Wire
+from roomful.edge.endpoint import Endpoint
+from roomful.edge.engine import Application, EngineConnection
+from roomful.edge.http import EdgeHttpProtocol
+from roomful.edge.pages import build_page_routes
+from roomful.edge.polling import Polling
+from roomful.edge.settings import Settings
+from roomful.edge.socketio_connection import SocketIoConnection
+from roomful.edge.websocket import EdgeProtocol
+from roomful.protocol.engineio import Handshake, Pace
+from roomful.shard.snapshot import Snapshot
+
+__all__ = ["EdgeServer", "build_app", "build_edge"]
+
+logger = logging.getLogger("roomful.edge")
+
+SOCKETIO_PATH = "/socket.io/"
+METHODS = ["GET", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"]
+
+
+def build_edge(settings: Settings) -> Edge:
+    """Make the edge of *settings* with its endpoints; nothing runs yet."""
+    edge = Edge(settings)
+    pace = Pace(
+        int(settings.ping_interval_s * 1000),
+        int(settings.ping_timeout_s * 1000),
+        settings.limits.payload_bytes,
+    )
+    if settings.conformance:
+        conformance.add_endpoints(edge, pace)
+        return edge
+
+    def begin(engine: EngineConnection, handshake: Handshake) -> Application:
+        wants_cursor = settings.recovery and not handshake.is_strict_arity
+        wire = Wire.CURSOR if wants_cursor else Wire.PLAIN
+        return SocketIoConnection(edge, engine, wire, "")
+
+    edge.endpoints[SOCKETIO_PATH] = Endpoint(edge, SOCKETIO_PATH, pace, begin)
+    return edge
+
+
+def build_app(edge: Edge) -> Starlette:
+    """Make the HTTP application of *edge*: polling, REST, probes, the page."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        edge.start()
+        yield
+        await edge.aclose()
+
+    routes: list[Route] = []
+    for path, endpoint in edge.endpoints.items():
+        polling = Polling(edge, endpoint)
+        routes += [Route(name, polling, methods=METHODS) for name in (path, path.rstrip("/"))]
+    routes += build_routes(edge)
+    routes += build_page_routes(edge.settings)
+    cors = Middleware(
+        _ApiCors,
+        allow_origins=list(edge.settings.origins),
+        allow_methods=["*"],
+        allow_headers=["*"],
+    )
+    return Starlette(routes=routes, lifespan=lifespan, middleware=[cors])
+
+
+class _ApiCors(CORSMiddleware):
+    """CORS for REST; Engine.IO paths answer for themselves, with credentials."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith("/api/"):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+class EdgeServer(uvicorn.Server):
+    """uvicorn with our own end: a signal begins the drain, and only then does uvicorn stop."""
+
+    # Mutable state: the drain, once a signal came.
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._snapshot = Snapshot.of(edge.settings.state_dir, edge.settings.port)
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        config = uvicorn.Config(
+            build_app(edge),
+            http=partial(EdgeHttpProtocol, edge),  # type: ignore[arg-type]  # called like a class
+            ws=EdgeProtocol,
+            loop="uvloop",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=5,
+            backlog=4096,
+        )
+        super().__init__(config)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run until a signal, the drain and the stop."""
+        self._loop = asyncio.get_running_loop()
+        if self._snapshot is not None:
+            self._snapshot.restore(self._edge.shard)
+        # What is alive now stays: it need not be looked at by every collection. And with tens of
+        # thousands of live connections a full collection is a pause, so they are rare.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
+        await super().serve(sockets)
+        if self._snapshot is not None:
+            self._snapshot.write(self._edge.shard)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the drain; at the second signal stop at once."""
+        if self._drain is None and self._loop is not None and self.started:
+            # A signal handler runs between two bytecodes of whatever runs.
+            self._loop.call_soon_threadsafe(self._begin_drain, signal.Signals(sig).name)
+        else:
+            self.should_exit = True
+            self.force_exit = self._drain is not None
+
+    def _begin_drain(self, name: str) -> None:
+        if self._drain is None:
+            logger.info("signal came", extra={"signal": name})
+            self._drain = asyncio.get_running_loop().create_task(self._drain_and_exit())
+
+    async def _drain_and_exit(self) -> None:
+        try:
+            await drain(self._edge)
+        finally:
+            self.should_exit = True

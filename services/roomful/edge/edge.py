@@ -1,0 +1,211 @@
+"""
+One edge: everything it is made of, put together once at start, and what its parts share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from roomful.edge.access import RoomAccess
+from roomful.edge.auth import Authenticator
+from roomful.edge.connection import Connection
+from roomful.edge.endpoint import Endpoint
+from roomful.edge.fanout import Fanout
+from roomful.edge.http import HeadTimer
+from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
+from roomful.edge.origins import Origins
+from roomful.edge.router import Router
+from roomful.edge.settings import Settings
+from roomful.edge.sign_in import SignIn
+from roomful.edge.upgrade import Upgrade
+from roomful.edge.wheel import TimerWheel
+from roomful.protocol.errors import CloseCode, RefusalCode, Refused
+from roomful.protocol.session import SocketLimits
+from roomful.shard.base import RoomId, SessionRecord, Shard, user_room
+from roomful.shard.memory import MemoryShard
+
+__all__ = ["Edge", "EdgeStatistics"]
+
+logger = logging.getLogger("roomful.edge")
+
+
+@dataclass(slots=True)
+class EdgeStatistics:
+    """Counts since the start."""
+
+    refused_connections: int = 0
+    """TCP connections above the maximum."""
+    refused_upgrades: int = 0
+    refused_sign_ins: int = 0
+    resumed: int = 0
+    """Sessions taken up again with nothing missing."""
+    not_resumed: int = 0
+    """Sessions that began anew although the client asked to resume."""
+    slow_clients: int = 0
+    client_faults: int = 0
+    """Connections closed for what they sent."""
+    refusals: Counter[RefusalCode] = field(default_factory=Counter)
+
+
+class Edge:
+    """The stateless process that holds client connections."""
+
+    # Mutable state: the open connections, the tasks under way, and whether we are draining.
+    def __init__(self, settings: Settings, authenticator: Authenticator | None = None) -> None:
+        self.settings = settings
+        self.statistics = EdgeStatistics()
+        limits = settings.limits
+        self.started_at = time.time()
+        self.is_draining = False
+        self.serves_json = not settings.conformance
+        self.socket_limits = SocketLimits(
+            limits.attachments, limits.namespaces, limits.payload_bytes
+        )
+        self.connections: set[Connection] = set()
+        self.wheel = TimerWheel(settings.timer_tick_s)
+        self.head_timer = HeadTimer(limits.header_timeout_s)
+        self.counts = ConnectionCounts(limits)
+        self.rates = MessageRates(limits)
+        self.origins = Origins(settings.origins)
+        self.authenticator = authenticator or Authenticator(settings.auth)
+        self.access = RoomAccess(settings.access)
+        self.shard = MemoryShard(
+            log_limits=settings.log,
+            presence_limits=settings.presence,
+            limits=settings.memory,
+        )
+        self.fanout = Fanout(self.shard_of)
+        self.shard.attach(self.fanout)
+        self.router = Router(self)
+        self.sign_in = SignIn(self)
+        self.upgrade = Upgrade(self)
+        self.endpoints: dict[str, Endpoint] = {}
+        self._handshakes: TokenBucket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"<Edge {len(self.connections)} connections, {self.fanout}>"
+
+    # Life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, in the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self.wheel.start()
+        rate = self.settings.limits.handshakes_per_second
+        if rate:
+            burst = self.settings.limits.handshake_burst
+            self._handshakes = TokenBucket(rate, burst, self.time())
+        self.fanout.vector.advance(self.shard.name, self.shard.position())
+
+    async def aclose(self) -> None:
+        """Settle what is under way and let go of everything."""
+        self.wheel.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+        await self.shard.aclose()
+        await self.access.aclose()
+        await self.authenticator.aclose()
+
+    def time(self) -> float:
+        """Give the loop's time, in seconds."""
+        assert self._loop is not None, "the edge was not started"
+        return self._loop.time()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* in a task that is waited for at the end."""
+        assert self._loop is not None, "the edge was not started"
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.error("task failed", exc_info=exc)
+
+    # Shards ---------------------------------------------------------------------------------
+
+    def shard_of(self, _room: RoomId) -> Shard:
+        """Give the shard that has *room*."""
+        return self.shard
+
+    def shard_of_session(self, _pid: str) -> Shard:
+        """Give the shard that keeps the session of *pid*."""
+        return self.shard
+
+    # Limits ---------------------------------------------------------------------------------
+
+    def address_of(self, transport: asyncio.BaseTransport) -> str:
+        """Give what connections are counted under; one for all unless addresses have a limit."""
+        if not self.settings.limits.connections_per_address:
+            return ""
+        peer = transport.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
+    def take_handshake(self) -> None:
+        """
+        Count a new session.
+
+        Raises:
+            Refused: DRAINING, or RATE_LIMITED: too many at once, come back later.
+        """
+        if self.is_draining:
+            raise Refused(RefusalCode.DRAINING, "this edge is going away")
+        if self._handshakes is not None and self._handshakes.take(self.time()):
+            raise Refused(RefusalCode.RATE_LIMITED, "too many new connections")
+
+    def take_message(self, connection: Connection) -> float:
+        """Count an operation; 0.0 if it may go on, else the seconds to wait."""
+        rate = connection.rate
+        if rate is None:
+            rate = connection.rate = self.rates.open(connection.user, self.time())
+        return rate.take(self.time())
+
+    # Sessions -------------------------------------------------------------------------------
+
+    def sign_out(self, connection: Connection) -> None:
+        """End what sign-in began: count, rooms, presence, and for good the session."""
+        identity, record = connection.identity, connection.record
+        connection.identity = connection.record = None
+        if identity is not None:
+            self.counts.leave_user(identity.user)
+        if connection.rate is not None:
+            self.rates.close(connection.rate, self.time())
+            connection.rate = None
+        if record is None:
+            return
+        for room in record.rooms:
+            self.fanout.leave(connection, room)
+        if len(record.rooms) > 1 or not connection.can_resume:
+            self.spawn(self._leave(record, for_good=not connection.can_resume))
+
+    async def _leave(self, record: SessionRecord, *, for_good: bool) -> None:
+        for room in record.rooms:
+            if not room.startswith("user:"):
+                shard = self.shard_of(room)
+                await shard.leave(room, record.user, record.sid, with_grace=not for_good)
+        if for_good:
+            await self.shard_of_session(record.pid).drop_session(record.pid)
+
+    def abandon(self, record: SessionRecord) -> None:
+        """The session of *record* cannot be taken up: let it leave its rooms."""
+        self.spawn(self._leave(record, for_good=True))
+
+    def replace(self, record: SessionRecord) -> None:
+        """Close the connection that still has the session of *record*, if one does."""
+        for listener in self.fanout.listeners(user_room(record.user)):
+            if isinstance(listener, Connection) and listener.record is record:
+                for room in record.rooms:
+                    self.fanout.leave(listener, room)
+                listener.record = None
+                self.sign_out(listener)
+                listener.close(CloseCode.REPLACED, "resumed on another connection")

@@ -1,0 +1,145 @@
+"""
+A path that speaks Engine.IO, and what runs on it: `/socket.io/`, or under conformance an echo.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from roomful.edge.engine import Application, EngineConnection
+from roomful.edge.websocket import Socket
+from roomful.protocol.engineio import (
+    BadHandshake,
+    Handshake,
+    HandshakeFault,
+    Pace,
+    encode_open,
+)
+from roomful.protocol.errors import BadPacket, ClientFault, CloseCode
+from roomful.protocol.session import Channel
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["Endpoint"]
+
+Begin = Callable[[EngineConnection, Handshake], Application]
+
+
+class Endpoint:
+    """The Engine.IO sessions of one path."""
+
+    # Mutable state: the sessions that began on polling, by sid. One born on a WebSocket is known
+    # to its socket alone: nothing else can ask for it.
+    def __init__(self, edge: Edge, path: str, pace: Pace, begin: Begin) -> None:
+        self.path = path
+        self.pace = pace
+        self._edge = edge
+        self._begin = begin
+        self._sessions: dict[str, EngineConnection] = {}
+        self.wheel = edge.wheel
+        self.send_buffer_bytes = edge.settings.limits.send_buffer_bytes
+        interval_s, timeout_s = pace.ping_interval_ms / 1000, pace.ping_timeout_ms / 1000
+        self.ping_timeout_s = timeout_s
+        self.ping_pause_s = max(0.0, interval_s - timeout_s)
+        self.first_timer_s = min(interval_s, edge.settings.limits.connect_timeout_s)
+        self._overdue_s = edge.settings.limits.connect_timeout_s - edge.settings.timer_tick_s
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.path} with {len(self._sessions)} polling sessions>"
+
+    def time(self) -> float:
+        """Give the loop's time."""
+        return self._edge.time()
+
+    # Opening --------------------------------------------------------------------------------
+
+    def open_socket(self, socket: Socket, handshake: Handshake) -> SocketCarrier:
+        """Begin a session on *socket*, or let it probe the one it names."""
+        if handshake.sid is not None:
+            return self._probe(socket, handshake.sid)
+        # Nobody can ask for this sid, so it need not be hard to guess, only unique.
+        engine = EngineConnection(self, secrets.token_urlsafe(9), socket)
+        socket.send((encode_open(engine.sid, upgrades=False, pace=self.pace),))
+        engine.application = self._begin(engine, handshake)
+        return SocketCarrier(engine, socket)
+
+    def open_polling(self, handshake: Handshake) -> tuple[EngineConnection, bytes]:
+        """Begin a session on polling; gives it and the first payload."""
+        engine = EngineConnection(self, secrets.token_urlsafe(15), None)
+        self._sessions[engine.sid] = engine
+        engine.application = self._begin(engine, handshake)
+        return engine, encode_open(engine.sid, upgrades=True, pace=self.pace)
+
+    def find(self, sid: str) -> EngineConnection:
+        """
+        Give the session *sid*.
+
+        Raises:
+            BadHandshake: there is none.
+        """
+        engine = self._sessions.get(sid)
+        if engine is None:
+            raise BadHandshake(HandshakeFault.UNKNOWN_SID)
+        return engine
+
+    def _probe(self, socket: Socket, sid: str) -> SocketCarrier:
+        engine = self._sessions.get(sid)
+        if engine is None:
+            # It ended between the upgrade request and now.
+            socket.close(CloseCode.BAD_PACKET, "Session ID unknown")
+            return SocketCarrier(None, socket)
+        try:
+            engine.probe(socket)
+        except BadPacket as fault:
+            socket.close(fault.close_code, fault.reason)
+            return SocketCarrier(None, socket)
+        return SocketCarrier(engine, socket)
+
+    def forget(self, engine: EngineConnection) -> None:
+        """The session is over."""
+        self._sessions.pop(engine.sid, None)
+
+    # Timers ---------------------------------------------------------------------------------
+
+    def is_overdue(self, engine: EngineConnection, age_s: float) -> bool:
+        """Whether the client should have signed in by now."""
+        return age_s >= self._overdue_s and not engine.application.is_established
+
+
+class SocketCarrier:
+    """The owner of a WebSocket that carries, or probes, an Engine.IO session."""
+
+    __slots__ = ("_engine", "_socket")
+
+    def __init__(self, engine: EngineConnection | None, socket: Socket) -> None:
+        self._engine = engine
+        self._socket = socket
+
+    def on_text(self, payload: bytes) -> None:
+        """Take a text packet."""
+        if self._engine is not None:
+            self._engine.receive(Channel.SOCKET, payload)
+
+    def on_binary(self, payload: bytes) -> None:
+        """Take a binary packet."""
+        if self._engine is not None:
+            self._engine.receive_binary(Channel.SOCKET, payload)
+
+    def on_pong(self) -> None:
+        """Nothing: Engine.IO has its own heartbeat."""
+
+    def fail(self, fault: ClientFault) -> None:
+        """Close: the session, or only the WebSocket if it was probing."""
+        if self._engine is not None and self._engine.is_carried_by(self._socket):
+            self._engine.fail(fault)
+        else:
+            self._socket.close(fault.close_code, fault.reason)
+
+    def on_closed(self) -> None:
+        """The WebSocket is gone."""
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.on_socket_closed(self._socket)

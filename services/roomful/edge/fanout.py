@@ -1,0 +1,265 @@
+"""
+From a shard's stream to the connections of this edge: encoded once per room, batch and wire.
+
+The bytes that go out depend only on the wire (with cursor, without, plain JSON) and on the
+carrier (WebSocket frames, polling packets), so each pair is built once and the same object is
+written to every member, by a plain call: no await, no task, nothing per member.
+
+A connection that resumes must not hear the live stream before its replay has caught up: until
+then it is *waiting* in its rooms, and what comes is kept for it (resume.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from roomful.cluster.cursor import CursorVector, ShardName
+from roomful.edge.encoding import Wire, encode_cast, encode_entry
+from roomful.protocol.frames import frames
+from roomful.shard.base import Cast, Entry, RoomId, Shard, UserId
+
+__all__ = ["Carrier", "Fanout", "FanoutStatistics", "Listener", "Room", "Waiting"]
+
+
+WAITING_BYTES = 1 << 20
+
+
+class Carrier(IntEnum):
+    """How packets reach a connection."""
+
+    SOCKET = 0
+    """As WebSocket frames, written at once."""
+    POLL = 1
+    """As packets that wait for the next poll."""
+
+
+class Listener(Protocol):
+    """A connection, as the fan-out sees it."""
+
+    @property
+    def user(self) -> UserId:
+        """Whose connection it is."""
+
+    @property
+    def wire(self) -> Wire:
+        """What it wants to hear."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """How it hears it."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Write ready frames (Carrier.SOCKET)."""
+
+    def queue(self, packets: Sequence[bytes]) -> None:
+        """Hand over packets (any carrier)."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether what is volatile should be dropped for it."""
+
+
+class Waiting:
+    """A resuming connection in one room: what came while its replay is under way."""
+
+    __slots__ = ("_size", "entries", "has_overflowed")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.has_overflowed = False
+        self._size = 0
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Collect *entries*, up to WAITING_BYTES: beyond, they have to be read again."""
+        self._size += sum(entry.envelope.size for entry in entries)
+        if self._size > WAITING_BYTES:
+            self.has_overflowed = True
+            self.entries.clear()
+        else:
+            self.entries += entries
+
+    def clear(self) -> None:
+        """What came so far will come with the next read."""
+        self.entries.clear()
+        self.has_overflowed = False
+        self._size = 0
+
+
+Group = dict[Listener, None]
+
+
+class Room:
+    """The members of one room on this edge."""
+
+    __slots__ = ("entering", "groups", "id", "waiting")
+
+    def __init__(self, room: RoomId) -> None:
+        self.id = room
+        # (wire, carrier) -> members; a list, because nearly all rooms have one or two.
+        self.groups: list[tuple[Wire, Carrier, Group]] = []
+        self.waiting: dict[Listener, Waiting] | None = None
+        # How many are on their way in: while one is, the room stays.
+        self.entering = 0
+
+    def __repr__(self) -> str:
+        return f"<Room {self.id!r} with {sum(1 for _ in self.members())} members>"
+
+    def group(self, wire: Wire, carrier: Carrier) -> Group:
+        """Give the group of *wire* and *carrier*, made if need be."""
+        for one_wire, one_carrier, group in self.groups:
+            if one_wire is wire and one_carrier is carrier:
+                return group
+        new: Group = {}
+        self.groups.append((wire, carrier, new))
+        return new
+
+    def members(self) -> Iterator[Listener]:
+        """Give all members that hear the live stream."""
+        for _, _, group in self.groups:
+            yield from group
+
+    def discard(self, listener: Listener) -> None:
+        """Take *listener* out, wherever it is."""
+        for index, (_, _, group) in enumerate(self.groups):
+            if listener in group:
+                del group[listener]
+                if not group:
+                    del self.groups[index]
+                break
+        if self.waiting is not None:
+            self.waiting.pop(listener, None)
+            self.waiting = self.waiting or None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in it."""
+        return not (self.groups or self.waiting or self.entering)
+
+
+@dataclass(slots=True)
+class FanoutStatistics:
+    """Counts since the start."""
+
+    entries: int = 0
+    """Stored entries that came for rooms held here."""
+    deliveries: int = 0
+    """Entries times members."""
+    casts: int = 0
+    dropped_casts: int = 0
+    """Volatile events not sent to slow clients."""
+
+
+class Fanout:
+    """Implements Sink: the rooms that this edge holds."""
+
+    # Mutable state: the rooms by name, and how far each shard has been heard.
+    def __init__(self, shard_of: Callable[[RoomId], Shard]) -> None:
+        self._shard_of = shard_of
+        self.rooms: dict[RoomId, Room] = {}
+        self.vector = CursorVector()
+        self.statistics = FanoutStatistics()
+
+    def __repr__(self) -> str:
+        return f"<Fanout {len(self.rooms)} rooms, {self.vector}>"
+
+    # Membership -----------------------------------------------------------------------------
+
+    async def _hold(self, room: RoomId) -> Room:
+        held = self.rooms.get(room)
+        if held is None:
+            held = self.rooms[room] = Room(room)
+        if not held.is_empty and not held.entering:
+            return held
+        held.entering += 1
+        try:
+            await self._shard_of(room).hold(room)
+        finally:
+            held.entering -= 1
+            if held.is_empty:
+                self.rooms.pop(room)
+        self.rooms[room] = held
+        return held
+
+    async def enter(self, listener: Listener, room: RoomId) -> None:
+        """Let *listener* hear *room* live, from now on."""
+        held = await self._hold(room)
+        held.group(listener.wire, listener.carrier)[listener] = None
+
+    async def wait(self, listener: Listener, room: RoomId) -> Waiting:
+        """Collect what *room* gets for *listener* instead of sending it."""
+        held = await self._hold(room)
+        waiting = Waiting()
+        if held.waiting is None:
+            held.waiting = {}
+        held.waiting[listener] = waiting
+        return waiting
+
+    def go_live(self, listener: Listener, room: RoomId) -> None:
+        """End the waiting of *listener* in *room*: it hears what comes from now on."""
+        if held := self.rooms.get(room):
+            held.discard(listener)
+            held.group(listener.wire, listener.carrier)[listener] = None
+
+    def leave(self, listener: Listener, room: RoomId) -> None:
+        """Let *listener* no longer hear *room*."""
+        held = self.rooms.get(room)
+        if held is None:
+            return
+        held.discard(listener)
+        if held.is_empty:
+            del self.rooms[room]
+            self._shard_of(room).release(room)
+
+    def listeners(self, room: RoomId) -> list[Listener]:
+        """Give the members of *room* on this edge."""
+        held = self.rooms.get(room)
+        return list(held.members()) if held else []
+
+    # The stream -----------------------------------------------------------------------------
+
+    def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
+        """Send new *entries* to the members of *room*."""
+        advance = self.vector.advance
+        held = self.rooms.get(room)
+        if held is None:
+            advance(shard, entries[-1].offset)
+            return
+        cursors = [advance(shard, entry.offset) for entry in entries]
+        statistics = self.statistics
+        statistics.entries += len(entries)
+        if held.waiting is not None:
+            for waiting in held.waiting.values():
+                waiting.add(entries)
+        for wire, carrier, group in held.groups:
+            statistics.deliveries += len(group) * len(entries)
+            packets: list[bytes] = []
+            for entry, cursor in zip(entries, cursors, strict=True):
+                packets += encode_entry(wire, entry, cursor)
+            if carrier is Carrier.SOCKET:
+                joined = frames(packets)
+                # A copy: a write may close a slow member, and so take it out of the group.
+                for listener in tuple(group):
+                    listener.write(joined)
+            else:
+                for listener in tuple(group):
+                    listener.queue(packets)
+
+    def cast(self, cast: Cast) -> None:
+        """Send an event that is not stored to the members of its room."""
+        held = self.rooms.get(cast.room)
+        if held is None:
+            return
+        self.statistics.casts += 1
+        for wire, _, group in held.groups:
+            packets = (encode_cast(wire, cast),)
+            for listener in tuple(group):
+                if cast.except_user is not None and listener.user == cast.except_user:
+                    continue
+                if cast.is_volatile and listener.is_congested:
+                    self.statistics.dropped_casts += 1
+                    continue
+                listener.queue(packets)

@@ -1,0 +1,145 @@
+"""
+uvicorn's HTTP protocol, with bounds: on the time and size of a request's head, on the number of
+connections and on how fast they come.
+
+uvicorn waits for a head as long as the peer likes and keeps it however long it gets; one timer
+over all waiting connections ends that (slow-loris).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from roomful.edge.websocket import EdgeProtocol
+from roomful.protocol.errors import Refused
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["HEAD_LIMIT", "EdgeHttpProtocol", "HeadTimer"]
+
+HEAD_LIMIT = 32 * 1024
+"""Bytes of a request's head: a token of 8 KiB fits, with room for cookies."""
+
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
+_END = b"content-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class HeadTimer:
+    """Closes connections whose request's head does not come in time."""
+
+    # Mutable state: connections that wait for a head, by their deadline, the oldest first.
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._waiting: dict[EdgeHttpProtocol, float] = {}
+        self._handle: asyncio.TimerHandle | None = None
+
+    def begin(self, protocol: EdgeHttpProtocol) -> None:
+        """Expect a head on *protocol*."""
+        loop = asyncio.get_running_loop()
+        self._waiting[protocol] = loop.time() + self._timeout_s
+        if self._handle is None:
+            self._handle = loop.call_later(self._timeout_s, self._expire)
+
+    def end(self, protocol: EdgeHttpProtocol) -> None:
+        """The head came, or the connection is gone."""
+        self._waiting.pop(protocol, None)
+
+    def _expire(self) -> None:
+        self._handle = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for protocol, deadline in tuple(self._waiting.items()):
+            if deadline > now:
+                self._handle = loop.call_at(deadline, self._expire)
+                return
+            del self._waiting[protocol]
+            protocol.reject(_TIMEOUT)
+
+
+class EdgeHttpProtocol(HttpToolsProtocol):
+    """What uvicorn is given as its HTTP protocol (uvicorn.Config.http)."""
+
+    # Mutable state: bytes of the head so far (-1: it came), and whether the edge counts us.
+    def __init__(self, edge: Edge, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._edge = edge
+        self._head_bytes = 0
+        self._address = ""
+        self._is_counted = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Count the connection, or refuse it."""
+        super().connection_made(transport)
+        try:
+            self._address = self._edge.address_of(transport)
+            self._edge.counts.enter(self._address)
+        except Refused:
+            self._edge.statistics.refused_connections += 1
+            self.reject(_BUSY)
+            return
+        self._is_counted = True
+        self._edge.head_timer.begin(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._edge.head_timer.end(self)
+        self._uncount()
+        super().connection_lost(exc)
+
+    def _uncount(self) -> None:
+        if self._is_counted:
+            self._is_counted = False
+            self._edge.counts.leave(self._address)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head above HEAD_LIMIT is refused."""
+        if self._head_bytes >= 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT and b"\r\n\r\n" not in data:
+                self.reject(_TOO_LARGE)
+                return
+        if not self.transport.is_closing():
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """The head came."""
+        self._head_bytes = -1
+        self._edge.head_timer.end(self)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer went out; uvicorn's keep-alive timer watches until the next request."""
+        self._head_bytes = 0
+        super().on_response_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to a WebSocket, which is counted until it is gone."""
+        self._edge.head_timer.end(self)
+        self.connections.discard(self)
+        if not self._is_counted:
+            return
+        self._is_counted = False
+        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += (name, b": ", value, b"\r\n")
+        protocol = EdgeProtocol(self._edge, self._address)
+        protocol.connection_made(self.transport)
+        protocol.data_received(b"".join((*head, b"\r\n")))
+        self.transport.set_protocol(protocol)
+
+    def reject(self, head: bytes) -> None:
+        """Answer with *head* and hang up."""
+        if not self.transport.is_closing():
+            self.transport.write(head + _END)
+            self.transport.close()

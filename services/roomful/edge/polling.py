@@ -1,0 +1,163 @@
+"""
+HTTP long-polling: GET waits for packets, POST brings them.
+
+Source: engine.io-protocol v4, "HTTP long-polling"; the faults are the reference server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from roomful.edge.upgrade import parse_query
+from roomful.protocol.engineio import (
+    BadHandshake,
+    HandshakeFault,
+    decode_payload,
+    parse_handshake,
+)
+from roomful.protocol.errors import BadPacket, ClientFault, Refused, TooLarge
+from roomful.protocol.session import Channel
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+    from roomful.edge.endpoint import Endpoint
+    from roomful.edge.engine import EngineConnection
+
+__all__ = ["Polling"]
+
+TEXT = "text/plain; charset=UTF-8"
+
+
+class Polling:
+    """Answers the HTTP requests of one endpoint."""
+
+    def __init__(self, edge: Edge, endpoint: Endpoint) -> None:
+        self._edge = edge
+        self._endpoint = endpoint
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer *request*, with CORS headers whatever the answer."""
+        origin, host = request.headers.get("origin"), request.headers.get("host")
+        try:
+            self._edge.origins.check(origin, host)
+            response = await self._answer(request)
+        except BadHandshake as refused:
+            response = Response(refused.body, refused.status, media_type="application/json")
+        except Refused as refused:
+            response = Response(
+                BadHandshake(HandshakeFault.FORBIDDEN, refused.sentence).body,
+                503,
+                {"Retry-After": "2"},
+                "application/json",
+            )
+        response.headers.update(self._edge.origins.headers(origin, host))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return _preflight(request)
+        handshake = parse_handshake(parse_query(request.url.query))
+        if handshake.transport != "polling":
+            # A websocket handshake that came without an upgrade.
+            raise BadHandshake(HandshakeFault.BAD_REQUEST)
+        if handshake.sid is None:
+            if request.method != "GET":
+                raise BadHandshake(HandshakeFault.BAD_HANDSHAKE_METHOD)
+            self._edge.take_handshake()
+            _, payload = self._endpoint.open_polling(handshake)
+            return Response(payload, media_type=TEXT)
+        engine = self._endpoint.find(handshake.sid)
+        if request.method == "GET":
+            return await self._poll(request, engine)
+        if request.method == "POST":
+            return await self._post(request, engine)
+        raise BadHandshake(HandshakeFault.BAD_REQUEST)
+
+    async def _poll(self, request: Request, engine: EngineConnection) -> Response:
+        """Wait for packets; a client that hangs up meanwhile ends its session."""
+        if engine.mailbox is not None and engine.mailbox.has_mail:
+            # Nothing to wait for: no need to watch the client.
+            return Response(await self._payload(engine), media_type=TEXT)
+        poll = asyncio.ensure_future(self._payload(engine))
+        gone = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not poll.done():
+                engine.fail(BadPacket("the poll was cut"))
+            return Response(await poll, media_type=TEXT)
+        finally:
+            gone.cancel()
+            poll.cancel()
+
+    async def _payload(self, engine: EngineConnection) -> bytes:
+        try:
+            return await engine.poll(self._edge.settings.limits.payload_bytes)
+        except ClientFault as fault:
+            raise BadHandshake(HandshakeFault.BAD_REQUEST, fault.reason) from fault
+
+    async def _post(self, request: Request, engine: EngineConnection) -> Response:
+        try:
+            packets = decode_payload(await self._body(request))
+            for packet in packets:
+                if engine.is_closed:
+                    break
+                if type(packet) is bytes and not packet.isascii():
+                    _check_text(packet)
+                engine.receive(Channel.POLL, packet)
+        except ClientFault as fault:
+            self._edge.statistics.client_faults += 1
+            engine.fail(fault)
+            status = 413 if isinstance(fault, TooLarge) else 400
+            body = BadHandshake(HandshakeFault.BAD_REQUEST, fault.reason).body
+            return Response(body, status, {"Connection": "close"}, "application/json")
+        return Response(b"ok", media_type="text/html")
+
+    async def _body(self, request: Request) -> bytes:
+        """
+        Read the body within its limits.
+
+        Raises:
+            TooLarge: above payload_bytes.
+            BadPacket: not whole in time, or the client hung up.
+        """
+        limits = self._edge.settings.limits
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > limits.payload_bytes:
+            raise TooLarge(f"a body above {limits.payload_bytes} bytes")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > limits.payload_bytes:
+                        raise TooLarge(f"a body above {limits.payload_bytes} bytes")
+        except TimeoutError as exc:
+            raise BadPacket("the body did not come in time") from exc
+        except ClientDisconnect as exc:
+            raise BadPacket("the client hung up") from exc
+        return bytes(body)
+
+
+def _check_text(packet: bytes) -> None:
+    try:
+        packet.decode()
+    except UnicodeDecodeError as exc:
+        raise BadPacket("a text packet is UTF-8") from exc
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _preflight(request: Request) -> Response:
+    wanted = request.headers.get("access-control-request-headers", "")
+    headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
+    if wanted:
+        headers["Access-Control-Allow-Headers"] = wanted
+    return Response(status_code=204, headers=headers)

@@ -1,0 +1,477 @@
+"""
+Operations to effects: what docs/wire.md says each of them does.
+
+Handlers that store something (message, publish, direct-message) and typing are plain calls: the
+hot path. The others are coroutines, because they wait for a shard. Both raise Refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from roomful.edge.access import Right
+from roomful.edge.connection import Answer, Connection
+from roomful.edge.encoding import Wire, page_json
+from roomful.edge.resume import Hole, Resumption
+from roomful.protocol.errors import BadPacket, RefusalCode, Refused
+from roomful.protocol.operations import (
+    RESERVED_EVENTS,
+    Auth,
+    Direct,
+    GetPresence,
+    History,
+    Join,
+    Leave,
+    Message,
+    Operation,
+    Publish,
+    Resume,
+    SetPresence,
+    Typing,
+    is_clean,
+)
+from roomful.protocol.socketio import check_placeholders
+from roomful.shard.base import Cast, Envelope, Members, RoomId, Stored, UserId, user_room
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["HISTORY_LIMIT", "Router", "build_envelope"]
+
+HISTORY_LIMIT = 100
+
+Attachments = Sequence[bytes]
+Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
+
+_json = msgspec.json.Encoder().encode
+_new_id = (f"{token_hex(5)}-{number:x}" for number in count())
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def build_envelope(
+    room: RoomId,
+    event: str,
+    content: bytes,
+    *,
+    id: str | None,  # noqa: A002 - the word of the wire
+    user: UserId,
+    attachments: Attachments = (),
+    to: UserId | None = None,
+) -> Envelope:
+    """Make the envelope of a message: its body is open-ended for `message`, else *content*."""
+    message_id = next(_new_id) if id is None else id
+    timestamp = _now_ms()
+    body = content
+    if event == "message":
+        body = b'{"id":%b,"roomId":%b,"userId":%b,"content":%b,"timestamp":%d' % (
+            _json(message_id),
+            _json(room),
+            _json(user),
+            content,
+            timestamp,
+        )
+    elif event == "direct-message":
+        body = b'{"id":%b,"userId":%b,"to":%b,"content":%b,"timestamp":%d' % (
+            _json(message_id),
+            _json(user),
+            _json(to),
+            content,
+            timestamp,
+        )
+    return Envelope(room, event, message_id, user, timestamp, body, tuple(attachments))
+
+
+def check_event_name(event: str) -> None:
+    """
+    Check that an app may name an event *event*.
+
+    Raises:
+        Refused: RESERVED_EVENT.
+    """
+    if event in RESERVED_EVENTS or event.startswith("roomful:") or not is_clean(event):
+        raise Refused(RefusalCode.RESERVED_EVENT, f"an event cannot be named {event[:64]!a}")
+
+
+class Router:
+    """Performs operations for the connections of one edge."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._handlers: dict[type, Handler] = {
+            Message: self._message,
+            Publish: self._publish,
+            Direct: self._direct,
+            Typing: self._typing,
+            Join: self._join,
+            Leave: self._leave,
+            SetPresence: self._set_presence,
+            GetPresence: self._get_presence,
+            History: self._history,
+            Auth: self._auth,
+            Resume: self._resume,
+        }
+
+    def perform(
+        self,
+        connection: Connection,
+        operation: Operation,
+        token: bytes | None,
+        attachments: Attachments,
+    ) -> Answer | None:
+        """
+        Do *operation*, or give the coroutine that does it.
+
+        Raises:
+            Refused: it is not done.
+        """
+        kind = type(operation)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            # A plain JSON operation is a subclass with its ref; found once, then kept.
+            handler = self._handlers[kind] = self._handlers[kind.__bases__[0]]
+        return handler(connection, operation, token, attachments)
+
+    # Storing --------------------------------------------------------------------------------
+
+    def _message(
+        self, connection: Connection, op: Message, token: bytes | None, attachments: Attachments
+    ) -> Answer | None:
+        room = self._joined(connection, op.room_id)
+        content = self._checked(op.content, attachments)
+
+        def send() -> None:
+            envelope = build_envelope(
+                room, "message", content, id=op.id, user=connection.user, attachments=attachments
+            )
+            self._store(connection, envelope, token, "message", is_named=op.id is not None)
+
+        return self._when_allowed(connection, room, send)
+
+    def _publish(
+        self, connection: Connection, op: Publish, token: bytes | None, attachments: Attachments
+    ) -> Answer | None:
+        check_event_name(op.event)
+        room = self._joined(connection, op.room_id)
+        data = self._checked(op.data, attachments)
+
+        def send() -> None:
+            envelope = build_envelope(
+                room, op.event, data, id=op.id, user=connection.user, attachments=attachments
+            )
+            self._store(connection, envelope, token, "publish", is_named=op.id is not None)
+
+        return self._when_allowed(connection, room, send)
+
+    def _when_allowed(
+        self, connection: Connection, room: RoomId, send: Callable[[], None]
+    ) -> Answer | None:
+        assert connection.identity is not None
+        asked = self._edge.access.check(connection.identity, room, Right.SEND)
+        if asked is None:
+            send()
+            return None
+        return self._then(asked, send)
+
+    async def _then(self, asked: Awaitable[None], send: Callable[[], None]) -> None:
+        await asked
+        send()
+
+    def _checked(self, raw: msgspec.Raw, attachments: Attachments) -> bytes:
+        content = bytes(raw)
+        if attachments:
+            try:
+                check_placeholders(content, len(attachments))
+            except (BadPacket, msgspec.MsgspecError, RecursionError) as exc:
+                raise Refused(RefusalCode.BAD_REQUEST, f"binary: {exc}") from exc
+        return content
+
+    def _joined(self, connection: Connection, name: str) -> RoomId:
+        room = RoomId(name)
+        if room not in connection.rooms or name.startswith("user:"):
+            raise Refused(RefusalCode.NOT_JOINED, "join the room first")
+        return room
+
+    def _store(
+        self,
+        connection: Connection,
+        envelope: Envelope,
+        token: bytes | None,
+        operation: str,
+        *,
+        is_named: bool,
+    ) -> None:
+        def settle(outcome: Stored | Refused) -> None:
+            if connection.is_closed:
+                return
+            if isinstance(outcome, Stored):
+                if token is not None:
+                    connection.reply(token, _stored_json(envelope.id, outcome))
+            else:
+                connection.refuse(token, operation, outcome)
+
+        self._edge.shard_of(envelope.room).publish(envelope, settle, is_named=is_named)
+
+    def _direct(
+        self, connection: Connection, op: Direct, token: bytes | None, attachments: Attachments
+    ) -> None:
+        if not is_clean(op.user_id):
+            raise Refused(RefusalCode.BAD_REQUEST, "a user's name has no control characters")
+        content = self._checked(op.content, attachments)
+
+        def settle(outcome: Stored | Refused, message_id: str) -> None:
+            if connection.is_closed:
+                return
+            if isinstance(outcome, Refused):
+                connection.refuse(token, "direct-message", outcome)
+            elif token is not None:
+                connection.reply(token, _stored_json(message_id, outcome))
+
+        self.send_direct(
+            connection.user,
+            UserId(op.user_id),
+            content,
+            settle,
+            id=op.id,
+            attachments=attachments,
+        )
+
+    def send_direct(
+        self,
+        sender: UserId,
+        recipient: UserId,
+        content: bytes,
+        settle: Callable[[Stored | Refused, str], None],
+        *,
+        id: str | None,  # noqa: A002 - the word of the wire
+        attachments: Attachments = (),
+    ) -> None:
+        """
+        Store a direct message in the recipient's room, and then in the sender's.
+
+        *settle* hears of it when both are stored; a retry with the same id completes what an
+        earlier attempt began and doubles nothing.
+        """
+        first = build_envelope(
+            user_room(recipient),
+            "direct-message",
+            content,
+            id=id,
+            user=sender,
+            attachments=attachments,
+            to=recipient,
+        )
+        is_named = id is not None
+
+        def then(outcome: Stored | Refused) -> None:
+            if isinstance(outcome, Refused) or recipient == sender:
+                settle(outcome, first.id)
+                return
+            copy = msgspec.structs.replace(first, room=user_room(sender))
+
+            def settled(second: Stored | Refused) -> None:
+                settle(second if isinstance(second, Refused) else outcome, first.id)
+
+            self._edge.shard_of(copy.room).publish(copy, settled, is_named=is_named)
+
+        self._edge.shard_of(first.room).publish(first, then, is_named=is_named)
+
+    def _typing(
+        self, connection: Connection, op: Typing, _token: bytes | None, _more: Attachments
+    ) -> Answer | None:
+        room = self._joined(connection, op.room_id)
+        user = connection.user
+
+        def send() -> None:
+            body = _json(
+                {
+                    "roomId": room,
+                    "userId": user,
+                    "isTyping": op.is_typing,
+                    "timestamp": _now_ms(),
+                }
+            )
+            cast = Cast(room, "typing", body, except_user=user, is_volatile=True)
+            self._edge.shard_of(room).cast(cast)
+
+        return self._when_allowed(connection, room, send)
+
+    # Rooms ----------------------------------------------------------------------------------
+
+    async def _join(
+        self, connection: Connection, op: Join, token: bytes | None, _more: Attachments
+    ) -> None:
+        members = await self.join(connection, op.room_id)
+        if token is not None:
+            body = {"success": True, "roomId": op.room_id, **_members(members)}
+            connection.reply(token, _json(body))
+        connection.tell_cursor()
+
+    async def join(self, connection: Connection, name: str, *, is_live: bool = True) -> Members:
+        """
+        Let *connection* into the room *name*.
+
+        Args:
+            is_live: it hears the room from now on; else its replay will see to that.
+
+        Raises:
+            Refused: BAD_REQUEST, ROOM_LIMIT, FORBIDDEN, RESERVED_ROOM, ..._UNAVAILABLE.
+        """
+        if not is_clean(name):
+            raise Refused(RefusalCode.BAD_REQUEST, "a room's name has no control characters")
+        room, edge = RoomId(name), self._edge
+        limit = edge.settings.limits.rooms_per_connection
+        # The user's own room does not count.
+        if room not in connection.rooms and len(connection.rooms) > limit:
+            raise Refused(RefusalCode.ROOM_LIMIT, f"at most {limit} rooms a connection")
+        await self.allow_join(connection, room)
+        record = connection.record
+        assert record is not None
+        shard = edge.shard_of(room)
+        if is_live:
+            await edge.fanout.enter(connection, room)
+        try:
+            joined = await shard.join(room, record.user, record.sid, connection.status)
+        except BaseException:
+            edge.fanout.leave(connection, room)
+            raise
+        if connection.record is not record:
+            edge.fanout.leave(connection, room)
+            await shard.leave(room, record.user, record.sid, with_grace=True)
+            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
+        record.rooms.setdefault(room, joined.offset)
+        await edge.sign_in.keep(connection)
+        return joined.members
+
+    async def allow_join(self, connection: Connection, room: RoomId) -> None:
+        """
+        Check that *connection* may be in *room*.
+
+        Raises:
+            Refused: FORBIDDEN, RESERVED_ROOM, ACCESS_UNAVAILABLE.
+        """
+        assert connection.identity is not None
+        asked = self._edge.access.check(connection.identity, room, Right.JOIN)
+        if inspect.isawaitable(asked):
+            await asked
+
+    async def _leave(
+        self, connection: Connection, op: Leave, token: bytes | None, _more: Attachments
+    ) -> None:
+        room = self._joined(connection, op.room_id)
+        del connection.rooms[room]
+        self._edge.fanout.leave(connection, room)
+        assert connection.record is not None
+        await self._edge.shard_of(room).leave(
+            room, connection.user, connection.record.sid, with_grace=False
+        )
+        await self._edge.sign_in.keep(connection)
+        if token is not None:
+            connection.reply(token, _json({"success": True, "roomId": room}))
+
+    async def _set_presence(
+        self, connection: Connection, op: SetPresence, token: bytes | None, _more: Attachments
+    ) -> None:
+        connection.status = op.status
+        user = connection.user
+        for room in tuple(connection.rooms):
+            if room.startswith("user:"):
+                continue
+            shard = self._edge.shard_of(room)
+            await shard.set_status(room, user, op.status)
+            body = {"userId": user, "status": op.status, "roomId": room, "timestamp": _now_ms()}
+            shard.cast(Cast(room, "presence", _json(body), except_user=user))
+        if token is not None:
+            connection.reply(token, b'{"success":true}')
+
+    async def _get_presence(
+        self, connection: Connection, op: GetPresence, token: bytes | None, _more: Attachments
+    ) -> None:
+        room = RoomId(op.room_id)
+        await self._may_read(connection, room)
+        members = await self._edge.shard_of(room).members(room)
+        if token is not None:
+            body = {"success": True, "roomId": room, **_members(members)}
+            connection.reply(token, _json(body))
+
+    async def _may_read(self, connection: Connection, room: RoomId) -> None:
+        if room not in connection.rooms:
+            await self.allow_join(connection, room)
+
+    async def _history(
+        self, connection: Connection, op: History, token: bytes | None, _more: Attachments
+    ) -> None:
+        room = RoomId(op.room_id)
+        await self._may_read(connection, room)
+        limit = min(op.limit, HISTORY_LIMIT)
+        page = await self._edge.shard_of(room).page(
+            room, before=op.before, after=op.after, limit=limit
+        )
+        if token is not None:
+            connection.reply(token, b'{"success":true,%b}' % page_json(page))
+
+    # Sessions -------------------------------------------------------------------------------
+
+    async def _auth(
+        self, connection: Connection, op: Auth, token: bytes | None, _more: Attachments
+    ) -> None:
+        identity = await self._edge.sign_in.swap(connection, op.token)
+        if token is not None:
+            expires = identity.expires_at
+            expires_ms = None if expires is None else int(expires * 1000)
+            connection.reply(token, _json({"success": True, "expiresAt": expires_ms}))
+
+    async def _resume(
+        self, connection: Connection, op: Resume, token: bytes | None, _more: Attachments
+    ) -> None:
+        if connection.wire is not Wire.JSON:
+            raise Refused(RefusalCode.UNKNOWN_EVENT, "resume is for plain JSON clients")
+        recovered, holes = await self._take_up(connection, op)
+        if token is not None:
+            rooms = [room for room in connection.rooms if not room.startswith("user:")]
+            connection.reply(
+                token,
+                _json({"success": True, "recovered": recovered, "rooms": rooms, "holes": holes}),
+            )
+        connection.tell_cursor()
+
+    async def _take_up(self, connection: Connection, op: Resume) -> tuple[bool, list[str]]:
+        """Join the rooms and replay; what was heard live since the sign-in is not sent again."""
+        fanout, own = self._edge.fanout, user_room(connection.user)
+        names = {RoomId(name) for name in op.rooms} | {own}
+        heard: dict[RoomId, range] = {}
+        for room in names & connection.rooms.keys():
+            position = self._edge.shard_of(room).position()
+            heard[room] = range(connection.rooms[room] + 1, position + 1)
+            fanout.leave(connection, room)
+        for room in names - connection.rooms.keys():
+            await self.join(connection, room, is_live=False)
+        try:
+            resumption = Resumption(self._edge, connection, op.cursor, heard)
+            await resumption.run(dict.fromkeys(names, 0), lambda: None)
+        except Hole as hole:
+            for room in names:
+                await fanout.enter(connection, room)
+            return False, [room for room in hole.rooms if room != own]
+        return True, []
+
+
+def _stored_json(message_id: str, stored: Stored) -> bytes:
+    return b'{"success":true,"id":%b,"offset":%d,"timestamp":%d}' % (
+        _json(message_id),
+        stored.offset,
+        stored.timestamp,
+    )
+
+
+def _members(members: Members) -> dict[str, object]:
+    return {"members": members.members, "count": members.count}

@@ -1,0 +1,173 @@
+"""
+Who a connection is: the token at sign-in, its expiry while connected, its swap, its end.
+
+A token is checked once, at sign-in or swap; what can change later (expiry, revocation) is looked
+at by the timer and by revoke(). The session's record is written here and after each join, so a
+killed process loses no session that its shard keeps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from roomful.protocol.errors import CloseCode, RefusalCode, Refused
+from roomful.shard.base import SessionRecord, UserId, user_room
+
+if TYPE_CHECKING:
+    from roomful.edge.auth import Identity
+    from roomful.edge.connection import Connection
+    from roomful.edge.edge import Edge
+
+__all__ = ["SignIn"]
+
+logger = logging.getLogger("roomful.edge")
+
+RENEW_S = 60.0
+"""How often the record of a connected session is kept anew."""
+TELL_EXPIRY_S = 60.0
+"""How long before its end a client is told that its token ends."""
+
+
+class SignIn:
+    """Signs connections in and out of one edge."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    async def identify(self, token: object) -> Identity:
+        """
+        Check *token*.
+
+        Raises:
+            Refused: TOKEN_..., or AUTH_UNAVAILABLE.
+        """
+        identity = self._edge.authenticator.verify(token)
+        if inspect.isawaitable(identity):
+            identity = await identity
+        return identity
+
+    def admit(self, connection: Connection, identity: Identity) -> None:
+        """
+        Count the connection as its user's; sign_out() undoes it.
+
+        Raises:
+            Refused: RATE_LIMITED, the user has too many connections.
+        """
+        if connection.is_closed:
+            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
+        self._edge.counts.enter_user(identity.user)
+        connection.identity = identity
+
+    def new_record(self, identity: Identity) -> SessionRecord:
+        """Make the record of a session that begins."""
+        user = UserId(identity.user)
+        return SessionRecord(secrets.token_urlsafe(18), secrets.token_urlsafe(12), user, {})
+
+    async def begin(self, connection: Connection, record: SessionRecord) -> None:
+        """Let a new session into the room of its user, and keep its record."""
+        connection.record = record
+        room = user_room(record.user)
+        shard = self._edge.shard_of(room)
+        await self._edge.fanout.enter(connection, room)
+        record.rooms[room] = shard.position()
+        await self._established(connection)
+
+    async def resumed(self, connection: Connection, record: SessionRecord) -> None:
+        """Let a session that was taken up again be present in its rooms as before."""
+        for room in record.rooms:
+            if not room.startswith("user:"):
+                shard = self._edge.shard_of(room)
+                await shard.join(room, record.user, record.sid, connection.status)
+        await self._established(connection)
+
+    async def _established(self, connection: Connection) -> None:
+        """The connection has its record: watch over it."""
+        if connection.is_closed:
+            # It went away meanwhile, before there was anything to undo.
+            self._edge.sign_out(connection)
+            return
+        self._edge.wheel.add(connection, self._next_timer_s(connection))
+        await self.keep(connection)
+
+    async def keep(self, connection: Connection) -> None:
+        """Keep the session's record for another while."""
+        record = connection.record
+        if record is not None and self._edge.settings.recovery:
+            pid_shard = self._edge.shard_of_session(record.pid)
+            ttl_s = self._edge.settings.recovery_window_s + 2 * RENEW_S
+            await pid_shard.save_session(record, ttl_s)
+
+    async def swap(self, connection: Connection, token: object) -> Identity:
+        """
+        Let a fresh token of the same user take over.
+
+        Raises:
+            Refused: the token is bad, or another user's (FORBIDDEN).
+        """
+        identity = await self.identify(token)
+        if identity.user != connection.user:
+            raise Refused(RefusalCode.FORBIDDEN, "the token is of another user")
+        connection.identity = identity
+        connection.tells_expiry = False
+        self._edge.access.forget(identity.user)
+        return identity
+
+    def revoke(self, user: str | None, token_id: str | None, until: float | None) -> int:
+        """Refuse tokens from now on and close those who hold them; gives how many."""
+        self._edge.authenticator.revoke(user=user, token_id=token_id, until=until)
+        closed = 0
+        for connection in tuple(self._edge.connections):
+            identity = connection.identity
+            if identity is not None and self._edge.authenticator.is_revoked(identity):
+                self._end(connection, RefusalCode.TOKEN_REVOKED, CloseCode.DISCONNECTED)
+                closed += 1
+        return closed
+
+    def disconnect(self, user: UserId) -> int:
+        """Close every connection of *user* on this edge for good; gives how many."""
+        closed = 0
+        for connection in tuple(self._edge.connections):
+            if connection.record is not None and connection.record.user == user:
+                connection.close(CloseCode.DISCONNECTED, "disconnected", can_resume=False)
+                closed += 1
+        return closed
+
+    def on_timer(self, connection: Connection) -> float | None:
+        """Serve the connection's timer; gives the seconds until the next."""
+        identity = connection.identity
+        if identity is None:
+            return None
+        left_s = self._left_s(identity)
+        if left_s is not None and left_s <= 0:
+            self._end(connection, RefusalCode.TOKEN_EXPIRED, CloseCode.TOKEN_EXPIRED)
+            return None
+        if left_s is not None and left_s <= TELL_EXPIRY_S and not connection.tells_expiry:
+            connection.tells_expiry = True
+            assert identity.expires_at is not None
+            connection.notify("token-expiring", {"expiresAt": int(identity.expires_at * 1000)})
+        self._edge.spawn(self.keep(connection))
+        return self._next_timer_s(connection)
+
+    def _left_s(self, identity: Identity) -> float | None:
+        if identity.expires_at is None:
+            return None
+        return identity.expires_at - time.time()
+
+    def _next_timer_s(self, connection: Connection) -> float:
+        assert connection.identity is not None
+        left_s = self._left_s(connection.identity)
+        if left_s is None:
+            return RENEW_S
+        if left_s > TELL_EXPIRY_S:
+            return min(RENEW_S, left_s - TELL_EXPIRY_S)
+        # The wheel may be a tick early; a token must not be cut before its end.
+        return min(RENEW_S, max(left_s, 0.0) + self._edge.settings.timer_tick_s)
+
+    def _end(self, connection: Connection, code: RefusalCode, close: CloseCode) -> None:
+        refused = Refused(code, "sign in again")
+        connection.refuse(None, "auth", refused)
+        connection.close(close, code, can_resume=code is RefusalCode.TOKEN_EXPIRED)

@@ -1,0 +1,242 @@
+"""
+A Socket.IO client in the namespace "/": packets to operations, answers to acks.
+
+The namespace is the session: leaving it (DISCONNECT) ends the session for good, losing the
+transport does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from roomful.edge.connection import Connection, Transport
+from roomful.edge.encoding import Wire
+from roomful.edge.resume import Hole, Resumption
+from roomful.protocol import socketio
+from roomful.protocol.engineio import Binary
+from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
+from roomful.protocol.operations import parse_event
+from roomful.protocol.session import (
+    Connect,
+    Disconnect,
+    Event,
+    Incoming,
+    NamespaceState,
+    SocketSession,
+)
+from roomful.shard.base import RoomId, SessionRecord
+
+if TYPE_CHECKING:
+    from roomful.edge.auth import Identity
+    from roomful.edge.edge import Edge
+
+__all__ = ["SocketIoConnection"]
+
+logger = logging.getLogger("roomful.edge")
+
+
+class _Auth(msgspec.Struct):
+    """The auth object of CONNECT; anything else in it is the app's."""
+
+    token: Any = None
+    pid: Any = None
+    offset: Any = None
+    recovery: Any = None
+
+
+class SocketIoConnection(Connection):
+    """Implements the application side of an Engine.IO session."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, edge: Edge, transport: Transport, wire: Wire, address: str) -> None:
+        super().__init__(edge, transport, wire, address)
+        self._session = SocketSession(edge.socket_limits)
+
+    @property
+    def is_signed_in(self) -> bool:
+        """Whether the client is in the namespace."""
+        return self._session.state(socketio.ROOT) is NamespaceState.CONNECTED
+
+    @property
+    def is_established(self) -> bool:
+        """Whether the client is in the namespace."""
+        return self.is_signed_in
+
+    # From the transport ---------------------------------------------------------------------
+
+    def on_text(self, payload: bytes) -> None:
+        """
+        Take one text packet, without its Engine.IO digit.
+
+        Raises:
+            ClientFault: the connection cannot go on.
+        """
+        incoming = self._session.receive_text(payload)
+        if type(incoming) is Event:
+            self._event(incoming)
+        elif incoming is not None:
+            self._other(incoming)
+
+    def on_binary(self, payload: bytes) -> None:
+        """
+        Take one binary packet.
+
+        Raises:
+            ClientFault: the connection cannot go on.
+        """
+        incoming = self._session.receive_binary(payload)
+        if type(incoming) is Event:
+            self._event(incoming)
+
+    def on_upgraded(self) -> None:
+        """The WebSocket carries the session from now on."""
+        for room in self.rooms:
+            self.edge.fanout.go_live(self, room)
+        self.write = self.transport.write
+
+    def _event(self, event: Event) -> None:
+        wait_s = self.edge.take_message(self)
+        if wait_s:
+            self.refuse(
+                event.ack_id,
+                "message",
+                Refused(RefusalCode.RATE_LIMITED, f"too many messages, wait {wait_s:.3f} s"),
+            )
+            return
+        try:
+            operation = parse_event(event.body)
+        except Refused as refused:
+            self.refuse(event.ack_id, "event", refused)
+            return
+        self.perform(operation, event.ack_id, event.attachments)
+
+    def _other(self, incoming: Incoming) -> None:
+        if isinstance(incoming, Connect):
+            self._connect(incoming)
+        elif isinstance(incoming, Disconnect) and incoming.namespace == socketio.ROOT:
+            # The client leaves for good; its Engine.IO session may go on, and CONNECT again.
+            self.can_resume = False
+            self.edge.sign_out(self)
+            self.can_resume = True
+
+    # Sign-in --------------------------------------------------------------------------------
+
+    def _connect(self, connect: Connect) -> None:
+        if connect.namespace != socketio.ROOT:
+            self._session.refuse(connect.namespace)
+            reply = socketio.encode_connect_error("Invalid namespace", connect.namespace)
+            self.transport.send((reply,))
+            return
+        try:
+            auth = msgspec.json.decode(connect.auth, type=_Auth) if connect.auth else _Auth()
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise BadPacket("the body of CONNECT is an object") from exc
+        self.run(self._sign_in(auth))
+
+    async def _sign_in(self, auth: _Auth) -> None:
+        edge = self.edge
+        try:
+            if edge.is_draining:
+                raise Refused(RefusalCode.DRAINING, "this edge is going away")
+            identity = await edge.sign_in.identify(auth.token)
+            edge.sign_in.admit(self, identity)
+        except Refused as refused:
+            edge.statistics.refused_sign_ins += 1
+            logger.info("sign-in refused", extra={"code": refused.code, "why": refused.sentence})
+            self._refuse_connect(refused)
+            return
+        if isinstance(auth.recovery, bool):
+            self.wire = Wire.CURSOR if auth.recovery else Wire.PLAIN
+        try:
+            await self._begin(identity, auth)
+        except Refused as refused:
+            self.transport.close(CloseCode.INTERNAL, refused.sentence)
+
+    def _refuse_connect(self, refused: Refused) -> None:
+        self._session.refuse(socketio.ROOT)
+        is_auth = refused.code.startswith("TOKEN") or refused.code is RefusalCode.AUTH_UNAVAILABLE
+        sentence = "Authentication failed" if is_auth else refused.sentence
+        self.transport.send((socketio.encode_connect_error(sentence),))
+
+    async def _begin(self, identity: Identity, auth: _Auth) -> None:
+        sign_in, settings = self.edge.sign_in, self.edge.settings
+        wants_recovery = settings.recovery and isinstance(auth.pid, str)
+        holes: list[RoomId] = []
+        if wants_recovery and isinstance(auth.offset, str):
+            record = await self._load(auth.pid, identity)
+            if record is not None:
+                if await self._resume(record, auth.offset, holes):
+                    self.edge.statistics.resumed += 1
+                    return
+                self.edge.abandon(record)
+        record = sign_in.new_record(identity)
+        await sign_in.begin(self, record)
+        if self.is_closed:
+            return
+        self._accept(record)
+        if wants_recovery:
+            self.edge.statistics.not_resumed += 1
+            self.notify("recovery-failed", {"holes": holes})
+        self.tell_cursor()
+
+    def _accept(self, record: SessionRecord) -> None:
+        self._session.accept(socketio.ROOT)
+        pid = record.pid if self.edge.settings.recovery else None
+        self.transport.send((socketio.encode_connect(record.sid, pid),))
+
+    async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
+        record = await self.edge.shard_of_session(pid).load_session(pid)
+        return record if record is not None and record.user == identity.user else None
+
+    async def _resume(self, record: SessionRecord, cursor: str, holes: list[RoomId]) -> bool:
+        """Take up the session of *record*; False if it cannot be, with the rooms that lack."""
+        self.edge.replace(record)
+        refused = await self._rooms_refused(record)
+        for room in refused:
+            del record.rooms[room]
+        self.record = record
+        try:
+            resumption = Resumption(self.edge, self, cursor)
+            await resumption.run(record.rooms, lambda: self._accept(record))
+        except Hole as hole:
+            holes += [room for room in hole.rooms if not room.startswith("user:")]
+            if self.is_signed_in:
+                raise Refused(RefusalCode.OVERLOADED, "the log moved on during replay") from hole
+            self.record = None
+            return False
+        await self.edge.sign_in.resumed(self, record)
+        for room in refused:
+            lost = Refused(RefusalCode.FORBIDDEN, f"no longer allowed in {room}")
+            self.refuse(None, "resume", lost)
+        self.tell_cursor()
+        return True
+
+    async def _rooms_refused(self, record: SessionRecord) -> list[RoomId]:
+        """Ask again for each room: rights may have changed since."""
+        refused = []
+        for room in record.rooms:
+            if room.startswith("user:"):
+                continue
+            try:
+                await self.edge.router.allow_join(self, room)
+            except Refused:
+                refused.append(room)
+        return refused
+
+    # Answers --------------------------------------------------------------------------------
+
+    def reply(self, token: bytes, body: bytes, attachments: Sequence[bytes] = ()) -> None:
+        """Send the ack with id *token*."""
+        ack = socketio.encode_ack(token, b"[%b]" % body, attachments=len(attachments))
+        self.transport.send((ack, *map(Binary, attachments)))
+
+    def close(self, code: CloseCode, reason: str, *, can_resume: bool = True) -> None:
+        """Close; a client that must not come back by itself is told DISCONNECT first."""
+        if not can_resume and self.is_signed_in:
+            self.transport.send((socketio.encode_disconnect(),))
+        super().close(code, reason, can_resume=can_resume)

@@ -1,0 +1,120 @@
+"""
+WebSocket upgrade requests: which path, which checks, and the refusal where one fails.
+
+Runs before the 101, so a refusal is an HTTP status with a JSON body {code, message}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import picows
+
+from roomful.edge.json_connection import JsonConnection
+from roomful.edge.websocket import Owner, Socket
+from roomful.protocol.engineio import BadHandshake, HandshakeFault, parse_handshake
+from roomful.protocol.errors import RefusalCode, Refused
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["JSON_PATH", "Upgrade", "parse_query"]
+
+JSON_PATH = "/ws"
+SUBPROTOCOL = "roomful"
+_TOKEN_SUBPROTOCOL = "bearer."  # noqa: S105 - a prefix, not a secret
+
+Open = Callable[[Socket], Owner]
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """Read a query string; of a name that comes twice the first counts."""
+    values: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=64):
+        values.setdefault(name, value)
+    return values
+
+
+class Upgrade:
+    """Answers upgrade requests of one edge: picows calls it with each."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    def __call__(
+        self, request: picows.WSUpgradeRequest, address: str
+    ) -> picows.WSUpgradeResponseWithListener:
+        """Give the answer, and with a 101 the WebSocket's listener."""
+        try:
+            open_owner, protocol = self._admit(request)
+        except BadHandshake as refused:
+            return self._refuse(address, refused.status, refused.body)
+        except Refused as refused:
+            body = {"code": refused.code, "message": refused.sentence}
+            status = 404 if refused.code is RefusalCode.NOT_FOUND else 503
+            return self._refuse(address, status, msgspec.json.encode(body), {"Retry-After": "2"})
+        except ValueError:
+            bad = BadHandshake(HandshakeFault.BAD_REQUEST)
+            return self._refuse(address, bad.status, bad.body)
+        headers = {"Sec-WebSocket-Protocol": protocol} if protocol else None
+        response = picows.WSUpgradeResponse.create_101_response(headers)
+        listener = Socket(self._edge, address, open_owner)
+        return picows.WSUpgradeResponseWithListener(response, listener)
+
+    def _refuse(
+        self, address: str, status: int, body: bytes, more: Mapping[str, str] | None = None
+    ) -> picows.WSUpgradeResponseWithListener:
+        self._edge.statistics.refused_upgrades += 1
+        self._edge.counts.leave(address)
+        headers = {"Content-Type": "application/json", "Connection": "close", **(more or {})}
+        response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
+        return picows.WSUpgradeResponseWithListener(response, None)
+
+    def _admit(self, request: picows.WSUpgradeRequest) -> tuple[Open, str | None]:
+        """
+        Check a request; gives what begins on the WebSocket, and its subprotocol.
+
+        Raises:
+            BadHandshake: the request is wrong.
+            Refused: the edge takes nobody now.
+        """
+        edge = self._edge
+        url = urlsplit(request.path.decode("latin-1"))
+        query = parse_query(url.query)
+        edge.origins.check(request.headers.get("Origin"), request.headers.get("Host"))
+        endpoint = edge.endpoints.get(url.path if url.path.endswith("/") else url.path + "/")
+        if endpoint is not None:
+            handshake = parse_handshake(query)
+            if handshake.transport != "websocket":
+                raise BadHandshake(HandshakeFault.BAD_REQUEST)
+            if handshake.sid is not None:
+                endpoint.find(handshake.sid)
+            else:
+                edge.take_handshake()
+            return lambda socket: endpoint.open_socket(socket, handshake), None
+        if url.path.rstrip("/") == JSON_PATH and edge.serves_json:
+            edge.take_handshake()
+            return self._json(request, query)
+        raise Refused(RefusalCode.NOT_FOUND, "there is no WebSocket at this path")
+
+    def _json(
+        self, request: picows.WSUpgradeRequest, query: Mapping[str, str]
+    ) -> tuple[Open, str | None]:
+        edge = self._edge
+        token: str | None = None
+        protocol: str | None = None
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        for name in (one.strip() for one in offered.split(",")):
+            if name.startswith(_TOKEN_SUBPROTOCOL):
+                token = name.removeprefix(_TOKEN_SUBPROTOCOL)
+            elif name == SUBPROTOCOL:
+                protocol = SUBPROTOCOL
+        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            token = credentials.strip()
+        elif token is None and edge.settings.auth_query_token:
+            token = query.get("token")
+        return lambda socket: JsonConnection(edge, socket, "", token), protocol

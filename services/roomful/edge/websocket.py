@@ -1,0 +1,303 @@
+"""
+WebSockets past ASGI: uvicorn hands the upgrade request to a C-level protocol (picows), and frames
+come as plain calls: no task, no queue and no ASGI message per frame (design.md section 6).
+
+What a WebSocket carries is its owner's: an Engine.IO session, or a plain JSON client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import picows
+from multidict import CIMultiDict
+from picows.picows import WSAutoPingStrategy
+from picows.picows import WSProtocol as PicowsProtocol  # type: ignore[attr-defined]  # not in stub
+
+from roomful.edge.fanout import Carrier
+from roomful.protocol.errors import (
+    BadPacket,
+    ClientFault,
+    CloseCode,
+    RefusalCode,
+    Refused,
+    TooLarge,
+)
+from roomful.protocol.frames import PING, close_frame, frame, frames
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["EdgeProtocol", "Owner", "Socket"]
+
+logger = logging.getLogger("roomful.edge")
+
+# An adapter, because picows makes a child logger for each connection of what is a Logger; and
+# silent, because what it reports (bad frames, lost peers) is the client's doing and is counted.
+_silent = logging.getLogger("roomful.edge.picows")
+_silent.setLevel(logging.CRITICAL)
+_picows_logger = logging.LoggerAdapter(_silent)
+
+TEXT = picows.WSMsgType.TEXT
+BINARY = picows.WSMsgType.BINARY
+CONTINUATION = picows.WSMsgType.CONTINUATION
+PONG = picows.WSMsgType.PONG
+CLOSE = picows.WSMsgType.CLOSE
+
+_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+
+CLOSE_WAIT_S = 5.0
+"""How long the peer may take to answer our close frame (and to read what is before it)."""
+DRAIN_POLL_S = 0.005
+DRAIN_TIMEOUT_S = 20.0
+
+
+class Owner(Protocol):
+    """What a WebSocket carries. on_text and on_binary raise ClientFault."""
+
+    def on_text(self, payload: bytes) -> None:
+        """Take a text message: valid UTF-8."""
+
+    def on_binary(self, payload: bytes) -> None:
+        """Take a binary message."""
+
+    def on_pong(self) -> None:
+        """The peer answered a WebSocket ping."""
+
+    def fail(self, fault: ClientFault) -> None:
+        """The peer's fault: close."""
+
+    def on_closed(self) -> None:
+        """The WebSocket is gone. Called once."""
+
+
+class InvalidText(ClientFault):
+    """A text message that is not UTF-8 (RFC 6455 section 8.1)."""
+
+    close_code = CloseCode.INVALID_TEXT
+
+
+class Socket(picows.WSListener):
+    """One WebSocket of the server side. Implements Transport."""
+
+    # Mutable state: the fragments of an unfinished message, and whether we are closing.
+    __slots__ = (
+        "_address",
+        "_edge",
+        "_is_closing",
+        "_open",
+        "_parts",
+        "_parts_size",
+        "_transport",
+        "owner",
+        "write",
+    )
+
+    owner: Owner
+    write: Callable[[bytes], None]
+
+    def __init__(self, edge: Edge, address: str, open_owner: Callable[[Socket], Owner]) -> None:
+        self._edge = edge
+        self._address = address
+        self._open: Callable[[Socket], Owner] | None = open_owner
+        self._parts: list[bytes] | None = None
+        self._parts_size = 0
+        self._is_closing = False
+
+    # From picows ----------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        """The handshake is done: let the owner begin."""
+        self._transport = transport.underlying_transport
+        self.write = self._transport.write
+        self._transport.set_write_buffer_limits(high=self._edge.settings.limits.send_buffer_bytes)
+        # The request's headers are the largest thing an idle connection would keep.
+        transport.request.headers = _NO_HEADERS
+        open_owner, self._open = self._open, None
+        assert open_owner is not None
+        self.owner = open_owner(self)
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame_: picows.WSFrame) -> None:
+        """Take a frame; nothing that the peer sends may raise out of here."""
+        if self._is_closing:
+            if frame_.msg_type == CLOSE:
+                transport.disconnect()
+            return
+        try:
+            self._receive(transport, frame_)
+        except ClientFault as fault:
+            self._edge.statistics.client_faults += 1
+            self.owner.fail(fault)
+        except Exception:
+            # The top of the call from the loop: a bug costs this connection, not the edge.
+            logger.exception("connection failed")
+            self.close(CloseCode.INTERNAL, "this failed on our side")
+
+    def _receive(self, transport: picows.WSTransport, frame_: picows.WSFrame) -> None:
+        kind = frame_.msg_type
+        if kind == TEXT and frame_.fin and self._parts is None:
+            payload = frame_.get_payload_as_bytes()
+            if not payload.isascii():
+                _check_text(payload)
+            self.owner.on_text(payload)
+        elif kind == BINARY and frame_.fin and self._parts is None:
+            self.owner.on_binary(frame_.get_payload_as_bytes())
+        elif kind == PONG:
+            self.owner.on_pong()
+        elif kind == CLOSE:
+            # RFC 6455 section 5.5.1: answer a close frame with one.
+            self.write(close_frame(CloseCode.NORMAL, ""))
+            self._end()
+            transport.disconnect()
+        elif kind in (TEXT, BINARY, CONTINUATION):
+            self._receive_fragment(kind, frame_)
+
+    def _receive_fragment(self, kind: picows.WSMsgType, frame_: picows.WSFrame) -> None:
+        limits = self._edge.settings.limits
+        parts = self._parts
+        if (parts is None) == (kind == CONTINUATION):
+            raise BadPacket("a fragment out of place")
+        if parts is None:
+            # The first element says what the message is.
+            parts = self._parts = [b"t" if kind == TEXT else b"b"]
+            self._parts_size = 0
+        parts.append(frame_.get_payload_as_bytes())
+        self._parts_size += frame_.payload_size
+        if len(parts) > limits.fragments or self._parts_size > limits.payload_bytes:
+            raise TooLarge("a message of too many or too large fragments")
+        if not frame_.fin:
+            return
+        self._parts = None
+        payload = b"".join(parts[1:])
+        if parts[0] == b"t":
+            _check_text(payload)
+            self.owner.on_text(payload)
+        else:
+            self.owner.on_binary(payload)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        """The TCP connection is gone."""
+        self._end()
+        self._edge.counts.leave(self._address)
+
+    def _end(self) -> None:
+        """Nothing goes out any more: let the owner know, once."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._parts = None
+            self.owner.on_closed()
+
+    def pause_writing(self) -> None:
+        """More than the send buffer is unread: the client is too slow."""
+        if not self._is_closing:
+            self._edge.statistics.slow_clients += 1
+            self.owner.fail(SlowClient("too much unread"))
+
+    def resume_writing(self) -> None:
+        """The buffer is low again; it was closed when it went high."""
+
+    # Transport ------------------------------------------------------------------------------
+
+    @property
+    def carrier(self) -> Carrier:
+        """Frames go out at once."""
+        return Carrier.SOCKET
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        """Send each of *packets* as a message."""
+        if not self._is_closing:
+            self.write(frame(packets[0]) if len(packets) == 1 else frames(packets))
+
+    def ping(self) -> None:
+        """Send a WebSocket ping."""
+        if not self._is_closing:
+            self.write(PING)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send a close frame, and hang up when the peer has answered or after CLOSE_WAIT_S."""
+        if self._is_closing:
+            return
+        self.write(close_frame(code, reason))
+        self._end()
+        asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)
+
+    def buffered(self) -> int:
+        """Give the bytes that the client has not read."""
+        size: int = self._transport.get_write_buffer_size()
+        return size
+
+    async def drained(self) -> None:
+        """
+        Wait until the client has read everything.
+
+        Raises:
+            Refused: OVERLOADED, it did not in time.
+        """
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                # uvloop tells of a low buffer only after a high one, and that closes a client.
+                while self.buffered() and not self._is_closing:  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL_S)
+        except TimeoutError as exc:
+            raise Refused(RefusalCode.OVERLOADED, "the client does not read") from exc
+
+    def pause_reading(self) -> None:
+        """Read no more from the client."""
+        if not self._is_closing:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if not self._is_closing:
+            self._transport.resume_reading()
+
+
+class SlowClient(ClientFault):
+    """More is unread than the send buffer holds; the client can resume."""
+
+    close_code = CloseCode.SLOW_CLIENT
+
+
+def _check_text(payload: bytes) -> None:
+    # What one client sends goes to others as it is; a text frame that is not UTF-8 would make
+    # every one of them close.
+    try:
+        payload.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidText("a text message is UTF-8") from exc
+
+
+class EdgeProtocol(PicowsProtocol):  # type: ignore[misc]  # picows is compiled: its types are a stub
+    """The protocol of a connection from its upgrade request on."""
+
+    def __init__(self, edge: Edge, address: str) -> None:
+        super().__init__(
+            None,
+            None,
+            False,  # server side
+            lambda request: edge.upgrade(request, address),
+            _picows_logger,
+            True,  # disconnect_on_exception
+            None,  # no handshake timeout: the request came whole
+            False,  # no automatic pings: Engine.IO has its own
+            0,
+            0,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            True,  # answer pings
+            edge.settings.limits.payload_bytes,
+            None,
+            1024,  # bytes of the read buffer of an idle connection
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Take the upgrade request as uvicorn hands it over; later data comes by the buffer."""
+        while data:
+            buffer = self.get_buffer(-1)
+            part = data[: len(buffer)]
+            buffer[: len(part)] = part
+            del buffer
+            self.buffer_updated(len(part))
+            data = data[len(part) :]

@@ -1,0 +1,241 @@
+"""
+What an edge asks of a shard, and what a shard gives back: the one interface of both
+implementations (memory.py in the process, Redis over the network).
+
+Publishing is the hot path, so it is a plain call with a callback: no task, no future. All else
+is a coroutine, and may raise Refused (SHARD_UNAVAILABLE, OVERLOADED: retryable, nothing happened
+or, for a publish, the same id may be sent again).
+
+Order: an edge hears each shard's entries in offset order, over all rooms it holds. A batch is
+grouped by room before offsets are given, so that a room's entries leave in one piece and still
+in offset order (design.md section 7, rule a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NewType, Protocol
+
+import msgspec
+
+from roomful.cluster.cursor import ShardName
+from roomful.protocol.errors import Refused
+
+__all__ = [
+    "Cast",
+    "Entry",
+    "Envelope",
+    "Joined",
+    "Member",
+    "Members",
+    "Page",
+    "Replay",
+    "RoomId",
+    "SessionRecord",
+    "Settle",
+    "Shard",
+    "Sink",
+    "Stored",
+    "UserId",
+    "user_room",
+]
+
+RoomId = NewType("RoomId", str)
+UserId = NewType("UserId", str)
+
+
+def user_room(user: UserId) -> RoomId:
+    """Give the room that every connection of *user* is in, and that no one joins by hand."""
+    return RoomId("user:" + user)
+
+
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A message as its edge made it, ready to be stored and sent."""
+
+    room: RoomId
+    event: str
+    """The event's name as members hear it."""
+    id: str
+    user: UserId
+    timestamp: int
+    """Milliseconds since the epoch, by the clock of the edge that took it."""
+    body: bytes
+    """
+    For `message` and `direct-message` the JSON object without its closing brace (an edge appends
+    the offset); for an app's own event its data, whole.
+    """
+    attachments: tuple[bytes, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in a log, about: with what Python needs around it."""
+        return 400 + len(self.body) + sum(map(len, self.attachments))
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A stored message: an envelope and the offset its shard gave it."""
+
+    offset: int
+    envelope: Envelope
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A publish was stored, now or (same room, user and id) before."""
+
+    offset: int
+    timestamp: int
+
+
+Settle = Callable[[Stored | Refused], None]
+"""Called exactly once for a publish, after its entry was handed to the sinks."""
+
+
+class Cast(msgspec.Struct, frozen=True, gc=False):
+    """An event for those who are there now: never stored, lost to who is away."""
+
+    room: RoomId
+    event: str
+    body: bytes
+    """A JSON object, whole."""
+    except_user: UserId | None = None
+    """Not for this user's connections."""
+    is_volatile: bool = False
+    """May be dropped for a slow client."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A user in a room, however many connections."""
+
+    user_id: UserId = msgspec.field(name="userId")
+    status: str = "online"
+
+
+class Members(msgspec.Struct, frozen=True):
+    """Who is in a room; above the list limit nobody is named, only counted."""
+
+    members: Sequence[Member]
+    count: int
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A join was recorded."""
+
+    offset: int
+    """The shard's newest offset at that moment: later ones are owed, earlier ones are not."""
+    members: Members
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Some of what was missed."""
+
+    entries: Sequence[Entry]
+    """In offset order."""
+    reached: int
+    """
+    Every entry of the asked rooms up to this offset is here or was asked for before, and the
+    sink has heard the shard up to it: nothing at or below it comes on the live stream any more.
+    """
+    is_complete: bool
+    """Whether *reached* was the shard's newest offset at the time of the read."""
+    holes: Sequence[RoomId] = ()
+    """Rooms whose log no longer reaches back; then there are no entries."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of one room's log, oldest first."""
+
+    entries: Sequence[Entry]
+    next: int | None
+    """The `before` (or `after`) of the next page in the same direction; None at the end."""
+
+
+class SessionRecord(msgspec.Struct):
+    """What a client needs to resume anywhere, kept on the shard of hash(pid)."""
+
+    pid: str
+    sid: str
+    user: UserId
+    rooms: dict[RoomId, int]
+    """Each joined room and the shard's newest offset at the join (design.md section 7, rule d)."""
+
+
+class Sink(Protocol):
+    """The edge, as a shard's stream sees it. Neither call may raise or block."""
+
+    def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
+        """Take new *entries* of a room that the edge holds; shard-wide in offset order."""
+
+    def cast(self, cast: Cast) -> None:
+        """Take an event that is not stored."""
+
+
+class Shard(Protocol):
+    """One shard, as an edge uses it."""
+
+    @property
+    def name(self) -> ShardName:
+        """The name in cursors; another one whenever offsets begin anew."""
+
+    def attach(self, sink: Sink) -> None:
+        """Give the shard the one sink its stream goes to."""
+
+    def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
+        """
+        Store *envelope* and send it to the room; *settle* hears when it is safe.
+
+        Args:
+            is_named: the sender chose the id, so a second one with it is not stored again.
+        """
+
+    def cast(self, cast: Cast) -> None:
+        """Send an event to the room now, or never."""
+
+    async def hold(self, room: RoomId) -> None:
+        """Hear *room* from now on; on return nothing later is missed."""
+
+    def release(self, room: RoomId) -> None:
+        """No longer hear *room*."""
+
+    def position(self) -> int:
+        """Give the offset up to which the sink has heard this shard."""
+
+    async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
+        """Record *connection* of *user* in the room's presence; repeating it changes nothing."""
+
+    async def leave(self, room: RoomId, user: UserId, connection: str, *, with_grace: bool) -> None:
+        """
+        Take *connection* out of the room's presence.
+
+        Args:
+            with_grace: the user may be back in a moment: the others hear `user-left` only if not.
+        """
+
+    async def set_status(self, room: RoomId, user: UserId, status: str) -> None:
+        """Change the user's status in the room's presence."""
+
+    async def members(self, room: RoomId) -> Members:
+        """Give who is in the room."""
+
+    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+        """
+        Give what *rooms* (with each one's join offset) got after *after*, oldest first.
+
+        Stops when the entries together are above *limit_bytes*; there is at least one if any.
+        """
+
+    async def page(
+        self, room: RoomId, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        """Give the newest page, or the one just before or just after an offset."""
+
+    async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
+        """Keep *record* for *ttl_s* seconds from now."""
+
+    async def load_session(self, pid: str) -> SessionRecord | None:
+        """Give the record of *pid* if it is still kept."""
+
+    async def drop_session(self, pid: str) -> None:
+        """Forget the record: the client left for good."""
+
+    async def aclose(self) -> None:
+        """Settle what is under way and let go of everything."""

@@ -1,0 +1,310 @@
+"""
+The embedded shard: rooms in this process, the default of `roomful serve`.
+
+The same rules as a shard on Redis: group commit (what arrives in one turn of the loop is one
+batch), grouped by room before offsets are given, ids kept for their window. What it cannot
+promise is to outlive the process: a graceful stop hands everything over in a snapshot
+(snapshot.py), a SIGKILL loses it (docs/adr/0002-embedded-shard.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from roomful.cluster.cursor import ShardName
+from roomful.protocol.errors import RefusalCode, Refused
+from roomful.shard.base import (
+    Cast,
+    Entry,
+    Envelope,
+    Joined,
+    Members,
+    Page,
+    Replay,
+    RoomId,
+    SessionRecord,
+    Settle,
+    Sink,
+    Stored,
+    UserId,
+)
+from roomful.shard.log import LogLimits, RoomLogs
+from roomful.shard.presence import PresenceLimits, RoomPresence
+
+__all__ = ["MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
+
+SWEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """What one embedded shard may hold besides its logs."""
+
+    pending_bytes: int = 32 << 20
+    """Bytes of publishes in one batch; more are refused with OVERLOADED."""
+    ids: int = 1_000_000
+    """Senders' ids remembered; the oldest go first."""
+    id_window_s: float = 300.0
+    """Seconds in which a second publish with the same id is not stored again."""
+    sessions: int = 500_000
+    """Records of clients that may resume; the soonest to lapse go first."""
+
+
+@dataclass(slots=True)
+class MemoryStatistics:
+    """Counts since the start."""
+
+    stored: int = 0
+    duplicates: int = 0
+    """Publishes that were stored before, by their id."""
+    batches: int = 0
+    refused: int = 0
+    ids_dropped: int = 0
+    """Ids forgotten before their window ended, for want of room: should stay 0."""
+
+
+IdKey = tuple[RoomId, UserId, str]
+
+
+class MemoryState(msgspec.Struct):
+    """What outlives a graceful stop."""
+
+    name: ShardName
+    offset: int
+    forgotten: int
+    floors: dict[RoomId, int]
+    entries: list[Entry]
+    ids: list[tuple[float, IdKey, Stored]]
+    sessions: list[tuple[float, SessionRecord]]
+
+
+class MemoryShard:
+    """Implements Shard in the process."""
+
+    # Mutable state: the counter of offsets; the logs; presence; the batch that is gathering;
+    # ids with their first answer, oldest first; session records with when they lapse.
+    def __init__(
+        self,
+        *,
+        log_limits: LogLimits | None = None,
+        presence_limits: PresenceLimits | None = None,
+        limits: MemoryLimits | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._name = ShardName("m" + secrets.token_hex(3))
+        self._limits = limits or MemoryLimits()
+        self._now = now
+        self.statistics = MemoryStatistics()
+        self.logs = RoomLogs(log_limits or LogLimits())
+        self._presence = RoomPresence(presence_limits or PresenceLimits(), self.cast)
+        self._offset = 0
+        self._pending: list[tuple[Envelope, Settle, bool]] = []
+        self._pending_bytes = 0
+        self._ids: dict[IdKey, Stored] = {}
+        self._id_queue: deque[tuple[float, IdKey]] = deque()
+        self._sessions: dict[str, tuple[float, SessionRecord]] = {}
+        self._sink: Sink | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<MemoryShard {self._name} at {self._offset}, {len(self._pending)} pending>"
+
+    @property
+    def name(self) -> ShardName:
+        """The name in cursors: a new one in each process that starts without a snapshot."""
+        return self._name
+
+    def attach(self, sink: Sink) -> None:
+        """Give the shard the one sink its stream goes to."""
+        self._sink = sink
+
+    # Publishing -----------------------------------------------------------------------------
+
+    def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
+        """Add *envelope* to the batch that commits at the end of this turn of the loop."""
+        self._pending_bytes += envelope.size
+        if self._pending_bytes > self._limits.pending_bytes:
+            self._pending_bytes -= envelope.size
+            self.statistics.refused += 1
+            settle(Refused(RefusalCode.OVERLOADED, "the shard has too much waiting"))
+            return
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._commit)
+        self._pending.append((envelope, settle, is_named))
+
+    def _commit(self) -> None:
+        batch, self._pending, self._pending_bytes = self._pending, [], 0
+        if not batch:
+            return
+        by_room: dict[RoomId, list[tuple[Envelope, Settle, bool]]] = {}
+        for item in batch:
+            room = item[0].room
+            if room in by_room:
+                by_room[room].append(item)
+            else:
+                by_room[room] = [item]
+        settled: list[tuple[Settle, Stored]] = []
+        for room, items in by_room.items():
+            entries = self._append(items, settled)
+            if entries and self._sink is not None:
+                self._sink.deliver(self._name, room, entries)
+        now = self._now()
+        self.logs.trim(int(now * 1000))
+        self._forget_ids(now)
+        statistics = self.statistics
+        statistics.batches += 1
+        for settle, stored in settled:
+            settle(stored)
+
+    def _append(
+        self,
+        items: list[tuple[Envelope, Settle, bool]],
+        settled: list[tuple[Settle, Stored]],
+    ) -> list[Entry]:
+        entries: list[Entry] = []
+        offset = self._offset
+        for envelope, settle, is_named in items:
+            key = (envelope.room, envelope.user, envelope.id)
+            if is_named and (first := self._ids.get(key)) is not None:
+                self.statistics.duplicates += 1
+                settled.append((settle, first))
+                continue
+            offset += 1
+            entry = Entry(offset, envelope)
+            self.logs.append(entry)
+            entries.append(entry)
+            stored = Stored(offset, envelope.timestamp)
+            settled.append((settle, stored))
+            if is_named:
+                self._ids[key] = stored
+                self._id_queue.append((self._now() + self._limits.id_window_s, key))
+        self._offset = offset
+        self.statistics.stored += len(entries)
+        return entries
+
+    def _forget_ids(self, now: float) -> None:
+        queue = self._id_queue
+        while queue and (queue[0][0] <= now or len(queue) > self._limits.ids):
+            lapses_at, key = queue.popleft()
+            self.statistics.ids_dropped += lapses_at > now
+            del self._ids[key]
+
+    def cast(self, cast: Cast) -> None:
+        """Send an event to the room now."""
+        if self._sink is not None:
+            self._sink.cast(cast)
+
+    async def hold(self, room: RoomId) -> None:
+        """Nothing to do: the sink hears every room, and ignores those it does not hold."""
+
+    def release(self, room: RoomId) -> None:
+        """Nothing to do."""
+
+    def position(self) -> int:
+        """Give the newest offset: the sink hears each entry in the turn it is stored."""
+        return self._offset
+
+    # Presence -------------------------------------------------------------------------------
+
+    async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
+        """Record *connection* of *user* in the room's presence."""
+        members = self._presence.join(room, user, connection, status, self._now())
+        self._schedule_sweep()
+        return Joined(self._offset, members)
+
+    async def leave(self, room: RoomId, user: UserId, connection: str, *, with_grace: bool) -> None:
+        """Take *connection* out of the room's presence."""
+        self._presence.leave(room, user, connection, self._now(), with_grace=with_grace)
+        self._schedule_sweep()
+
+    async def set_status(self, room: RoomId, user: UserId, status: str) -> None:
+        """Change the user's status in the room's presence."""
+        self._presence.set_status(room, user, status)
+
+    async def members(self, room: RoomId) -> Members:
+        """Give who is in the room."""
+        return self._presence.members(room)
+
+    def _schedule_sweep(self) -> None:
+        if self._sweeper is None and self._presence.has_work:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        self._presence.sweep(self._now())
+        self._schedule_sweep()
+
+    # Reading --------------------------------------------------------------------------------
+
+    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+        """Give what *rooms* got after *after*, oldest first."""
+        if after > self._offset:
+            return Replay((), after, is_complete=False, holes=list(rooms))
+        return self.logs.read(rooms, after, self._offset, limit_bytes)
+
+    async def page(
+        self, room: RoomId, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        """Give a page of the room's log."""
+        return self.logs.page(room, before=before, after=after, limit=limit)
+
+    # Sessions -------------------------------------------------------------------------------
+
+    async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
+        """Keep *record* for *ttl_s* seconds from now."""
+        now = self._now()
+        self._sessions.pop(record.pid, None)
+        self._sessions[record.pid] = (now + ttl_s, record)
+        # Renewed records move to the end, so those at the front are the ones left behind.
+        while self._sessions:
+            pid, (lapses_at, _) = next(iter(self._sessions.items()))
+            if lapses_at > now and len(self._sessions) <= self._limits.sessions:
+                break
+            del self._sessions[pid]
+
+    async def load_session(self, pid: str) -> SessionRecord | None:
+        """Give the record of *pid* if it is still kept."""
+        lapses_at, record = self._sessions.get(pid, (0.0, None))
+        return record if lapses_at > self._now() else None
+
+    async def drop_session(self, pid: str) -> None:
+        """Forget the record."""
+        self._sessions.pop(pid, None)
+
+    async def aclose(self) -> None:
+        """Commit what is pending and stop the sweeper."""
+        self._commit()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    # Hand-over ------------------------------------------------------------------------------
+
+    def dump(self) -> MemoryState:
+        """Give what the next process needs; presence is not in it, connections end with us."""
+        return MemoryState(
+            name=self._name,
+            offset=self._offset,
+            forgotten=self.logs.forgotten,
+            floors=self.logs.floors(),
+            entries=list(self.logs.entries()),
+            ids=[(lapses_at, key, self._ids[key]) for lapses_at, key in self._id_queue],
+            sessions=list(self._sessions.values()),
+        )
+
+    def restore(self, state: MemoryState) -> None:
+        """Take over what an earlier process left; this one has stored nothing yet."""
+        self._name = state.name
+        self._offset = state.offset
+        self.logs.restore(state.entries, state.floors, state.forgotten)
+        for lapses_at, key, stored in state.ids:
+            self._ids[key] = stored
+            self._id_queue.append((lapses_at, key))
+        self._sessions = {record.pid: (lapses, record) for lapses, record in state.sessions}
