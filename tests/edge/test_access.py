@@ -74,6 +74,7 @@ NAMES = st.text(alphabet="ab", max_size=12) | st.text(max_size=12)
 @given(patterns=st.frozensets(FEW_LETTERS | st.text(max_size=6), max_size=4), name=NAMES)
 @example(patterns=frozenset({"ab*ba"}), name="aba")
 @example(patterns=frozenset({"*ab*ab*"}), name="aab")
+@example(patterns=frozenset({"*ab*b"}), name="ab")
 @example(patterns=frozenset({"**"}), name="")
 @example(patterns=frozenset({"a?[b]"}), name="aab")
 @example(patterns=frozenset({"a*"}), name="a\nb")
@@ -480,6 +481,15 @@ async def test_cache_is_bounded_and_the_oldest_goes_first(hook: Hook) -> None:
         assert access.check(identity(), "room-2", Right.JOIN) is None
         assert await ask(access, identity(), "room-1", Right.JOIN) is None
     assert [question["roomId"] for question in hook.asked][5:] == ["room-1"]
+
+
+async def test_answer_for_this_once_pushes_out_no_other(hook: Hook) -> None:
+    """An answer with ttl_s 0 takes no place in the cache."""
+    async with accessing(hook, webhook_cache_entries=1) as access:
+        await ask(access, identity(), "lobby", Right.JOIN)
+        hook.body = b'{"allow":true,"ttl_s":0}'
+        await ask(access, identity(), "other", Right.JOIN)
+        assert access.check(identity(), "lobby", Right.JOIN) is None
 
 
 async def test_forgetting_a_user_leaves_the_others(hook: Hook) -> None:

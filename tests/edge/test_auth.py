@@ -532,6 +532,16 @@ def test_revocations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (auth.statistics.revocations, auth.statistics.revocations_dropped) == (3, 2)
 
 
+def test_revoking_one_user_again_and_again_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making one revocation longer a thousand times leaves no thousand traces."""
+    monkeypatch.setattr(auth_module, "MAX_REVOCATIONS", 3)
+    auth = authenticator()
+    for second in range(1_000):
+        auth.revoke(user="ann", token_id=None, until=NOW + second)
+    assert auth.statistics.revocations == 1
+    assert len(auth._revocations._order) <= 7  # nothing public shows what it holds inside
+
+
 @given(st.data())
 def test_revocations_agree_with_a_plain_list(data: st.DataObject) -> None:
     """Below the bound nothing is lost: in any order of calls and times, as if all were kept."""

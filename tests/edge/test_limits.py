@@ -242,6 +242,16 @@ def test_coming_back_gives_no_new_user_burst() -> None:
     assert take_all(connection, 0.1) == 3  # 6 - 4 + 1
 
 
+def test_user_that_came_back_is_not_forgotten_while_connected() -> None:
+    """Idle ends with the next connection: the bucket stays, however long that one lives."""
+    rates = MessageRates(RATED)
+    rates.close(rates.open("ann", 0.0), 0.0)
+    connection = rates.open("ann", 0.1)
+    rates.close(rates.open("bob", 9.0), 9.0)
+    take_all(connection, 9.0)
+    assert take_all(rates.open("ann", 9.0), 9.0) == 2
+
+
 def test_users_are_forgotten_once_their_bucket_is_full() -> None:
     """Nothing is kept of users that are gone for longer than a refill."""
     rates = MessageRates(RATED)
