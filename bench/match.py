@@ -1,0 +1,83 @@
+"""Plays the rounds: each load, each round, each server in turn; one fresh server per run."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.meter import Result, Shares
+from bench.peer import Target
+from bench.plan import LOAD_CORE, Load
+from bench.rivals import Rival
+from bench.server import serve
+
+__all__ = ["Run", "RunFailed", "Settings", "play"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+_OVERHEAD_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long and how often: rounds per load, seconds of warm-up and of measuring per run."""
+
+    rounds: int
+    warmup_s: float
+    duration_s: float
+    is_quick: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one load against one server."""
+
+    load: str
+    rival: str
+    round: int
+    result: Result
+
+
+class RunFailed(Exception):
+    """The load found a fault in the server, or did not end; the sentence says which."""
+
+
+def play(loads: Sequence[Load], rivals: Sequence[Rival], settings: Settings) -> Iterator[Run]:
+    """Play *settings.rounds* rounds A B A B … of each load, and give each run when it is done."""
+    secret = secrets.token_urlsafe(48)
+    for load in loads:
+        for number in range(1, settings.rounds + 1):
+            for rival in rivals:
+                with serve(rival, secret) as target:
+                    result = _run_load(load, target, secret, settings)
+                yield Run(load.key, rival.key, number, result)
+
+
+def _run_load(load: Load, target: Target, secret: str, settings: Settings) -> Result:
+    command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "bench.load", load.key]
+    command += ["--host", target.host, "--port", str(target.port), "--group", str(target.group)]
+    command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
+    if settings.is_quick:
+        command.append("--quick")
+    try:
+        done = subprocess.run(
+            command,
+            cwd=_ROOT,
+            env=os.environ | {"AUTH_SECRET": secret},
+            capture_output=True,
+            text=True,
+            timeout=settings.warmup_s + settings.duration_s + _OVERHEAD_TIMEOUT_S,
+            check=True,
+            process_group=0,
+        )
+    except subprocess.CalledProcessError as error:
+        raise RunFailed(f"load {load.key}: {error.stderr.strip()}") from None
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"load {load.key} does not end") from None
+    raw = json.loads(done.stdout)
+    return Result(raw["metrics"], Shares(**raw["shares"]), raw["details"])

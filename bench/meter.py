@@ -1,0 +1,55 @@
+"""What one window of a load cost: its length, and the share of a core that each side used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter, process_time
+
+from bench.plan import LOAD_CORE, SERVER_CORE
+from bench.procfs import read_busy_s, read_cpu_s
+
+__all__ = ["Meter", "Result", "Shares"]
+
+_CORES = (SERVER_CORE, LOAD_CORE)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """
+    A window's length in seconds, and CPU seconds per second of the load and of the server.
+
+    `others_cpu` is what other processes, or other guests of the host, took from the two cores.
+    """
+
+    seconds: float
+    load_cpu: float
+    server_cpu: float
+    others_cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run of a load gave: its metrics by key, what it cost, and what was checked."""
+
+    metrics: dict[str, float]
+    shares: Shares
+    details: dict[str, float]
+
+
+class Meter:
+    """Measures from its creation to `read`."""
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+        self._server_s = read_cpu_s(group)
+        self._load_s = process_time()
+        self._busy_s = read_busy_s(_CORES)
+        self._started = perf_counter()
+
+    def read(self) -> Shares:
+        """Read the shares of the time since the meter was made."""
+        seconds = perf_counter() - self._started
+        load_s = process_time() - self._load_s
+        server_s = read_cpu_s(self._group) - self._server_s
+        others_s = max(0.0, read_busy_s(_CORES) - self._busy_s - load_s - server_s)
+        return Shares(seconds, load_s / seconds, server_s / seconds, others_s / seconds)

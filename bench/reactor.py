@@ -1,0 +1,139 @@
+"""
+The load's event loop: epoll, one receive buffer for all sockets, no task and no future.
+
+Why not asyncio: one read costs about 1 µs here and 3 µs as an asyncio protocol on uvloop, and a
+load that is slower than the server measures itself (numbers: `docs/benchmarks.md`, "The load").
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Callable
+from time import perf_counter
+
+__all__ = ["Link", "Reactor", "StuckError"]
+
+_BUFFER_BYTES = 256 * 1024
+_EAGER_AT_ONCE = 256
+_DEFERRED_AT_ONCE = 32
+_GATHER_BYTES = 4096  # some twenty messages of these loads
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+
+class StuckError(Exception):
+    """A condition did not come true in time; the sentence says which."""
+
+
+class Link:
+    """
+    One TCP connection of the load.
+
+    `on_read` is what its bytes mean at the moment: it is called with the reactor's buffer and
+    the number of bytes that are in it, and must be done with them when it returns.
+    """
+
+    __slots__ = ("on_read", "reactor", "socket")
+
+    def __init__(self, reactor: Reactor, on_read: Callable[[bytearray, int], None]) -> None:
+        self.reactor = reactor
+        self.on_read = on_read
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+    def connect(self, address: tuple[str, int], source: str) -> None:
+        """Connect from the loopback address *source*; the kernel does it before this returns."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+        self.socket.bind((source, 0))
+        self.socket.connect(address)
+        self.socket.setblocking(False)
+        self.reactor.add(self)
+
+    def send(self, data: bytes) -> None:
+        """Send all of *data* now; the load never has so much unread that the kernel refuses."""
+        if self.socket.send(data) != len(data):
+            raise StuckError("the server does not read: a small frame did not fit into its socket")
+
+    def reset(self) -> None:
+        """Close with a reset, so that no port stays in TIME_WAIT for the next round."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.socket.close()
+
+
+class Reactor:
+    """
+    Reads what the kernel has for the links, in turns, for as long as the caller wants.
+
+    A link that nobody waits for can be *deferred*: its bytes gather in the kernel, so that one
+    read takes many messages, and it is read after the links that a next message waits for.
+    """
+
+    def __init__(self) -> None:
+        # Made before any link is: select() takes descriptors below 1024 only.
+        self._eager = select.epoll()
+        self._deferred = select.epoll()
+        self._eager.register(self._deferred.fileno(), select.EPOLLIN)
+        self._links: dict[int, Link] = {}
+        self._buffer = bytearray(_BUFFER_BYTES)
+
+    def add(self, link: Link) -> None:
+        """Read *link* from now on."""
+        self._links[link.socket.fileno()] = link
+        self._eager.register(link.socket.fileno(), select.EPOLLIN)
+
+    def defer(self, link: Link) -> None:
+        """Read *link*, which was added before, when `_GATHER_BYTES` have come, until `gather`."""
+        link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHER_BYTES)
+        self._eager.unregister(link.socket.fileno())
+        self._deferred.register(link.socket.fileno(), select.EPOLLIN)
+
+    def gather(self) -> None:
+        """Let the rest of all deferred links in, however little it is."""
+        for link in self._links.values():
+            link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait until something can be read, at most *timeout_s*; read it."""
+        if 0 < timeout_s < 0.01:  # epoll_wait counts milliseconds, select microseconds
+            if not select.select((self._eager,), (), (), timeout_s)[0]:
+                return
+            timeout_s = 0
+        ready = self._eager.poll(timeout_s, _EAGER_AT_ONCE)
+        has_deferred = (self._deferred.fileno(), select.EPOLLIN) in ready
+        self._read(ready)
+        if has_deferred:
+            self._read(self._deferred.poll(0, _DEFERRED_AT_ONCE))
+
+    def _read(self, ready: list[tuple[int, int]]) -> None:
+        links, buffer = self._links, self._buffer
+        for descriptor, _ in ready:
+            if (link := links.get(descriptor)) is None:
+                continue  # the deferred links as one
+            size = link.socket.recv_into(buffer)
+            if not size:
+                raise StuckError("the server closed a connection")
+            link.on_read(buffer, size)
+
+    def run_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        """Read until *condition*; StuckError says *what* did not come true in *timeout_s*."""
+        end = perf_counter() + timeout_s
+        while not condition():
+            left = end - perf_counter()
+            if left <= 0:
+                raise StuckError(f"not within {timeout_s:g} s: {what}")
+            self.turn(min(left, 0.1))
+
+    def run_for(self, seconds: float) -> None:
+        """Read for *seconds*."""
+        end = perf_counter() + seconds
+        while (left := end - perf_counter()) > 0:
+            self.turn(left)
+
+    def close(self) -> None:
+        """Reset all links."""
+        for link in self._links.values():
+            link.reset()
+        self._links.clear()
+        self._eager.close()
+        self._deferred.close()

@@ -1,0 +1,115 @@
+"""Writes what was measured: a table for the terminal, and `docs/benchmarks.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from bench.plan import Metric
+from bench.rivals import ROOMFUL, Rival
+from bench.standing import LOAD_BOUND_SHARE, Figure, Row
+
+__all__ = ["Context", "build_document", "build_table"]
+
+_TEMPLATE = Path(__file__).resolve().parent / "document.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What has to be known with the numbers: when, where, how and with which versions."""
+
+    date: str
+    command: str
+    machine: dict[str, str]
+    rounds: int
+    duration_s: float
+    warmup_s: float
+
+
+def build_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
+    """Build the table of results in Markdown: per metric both sides' median and spread."""
+    head = ["load", "number", ROOMFUL.title]
+    for rival in rivals:
+        head += [rival.title, "times better", "target", "met"]
+    lines = [_join(head), _join(["---"] * len(head))]
+    for row in rows:
+        mark = "¹" if row.is_load_bound else ""
+        cells = [row.load.key, _name(row.metric), _write_figure(row.own) + mark]
+        for rival in rivals:
+            met = row.is_met(rival.key)
+            cells += [
+                _write_figure(row.others[rival.key]),
+                f"{row.ratio(rival.key):.2f}",
+                _write_target(row.metric),
+                "" if met is None else "yes" if met else "**no**",
+            ]
+        lines.append(_join(cells))
+    if any(row.is_load_bound for row in rows):
+        lines += ["", f"¹ The load used more than {LOAD_BOUND_SHARE:.0%} of its own core: it may"]
+        lines[-1] += " be what limits this number."
+    return "\n".join(lines)
+
+
+def build_shares_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
+    """Build the table of CPU shares: of each server's core, and of the load's core meanwhile."""
+    servers = [ROOMFUL, *rivals]
+    head = ["load"]
+    for server in servers:
+        head += [f"{server.title}: server", "load", "others"]
+    lines = [_join(head), _join(["---"] * len(head))]
+    for row in rows:
+        if row.metric is not row.load.metrics[0]:
+            continue
+        cells = [row.load.key]
+        for figure in (row.own, *(row.others[rival.key] for rival in rivals)):
+            shares = (figure.server_cpu, figure.load_cpu, figure.others_cpu)
+            cells += [f"{share:.0%}" for share in shares]
+        lines.append(_join(cells))
+    return "\n".join(lines)
+
+
+def build_document(rows: Sequence[Row], rivals: Sequence[Rival], context: Context) -> str:
+    """Build the page of the documentation from its template, the rows and their context."""
+    loads = {row.load.key: row.load for row in rows}
+    servers = [ROOMFUL, *rivals]
+    versions = (
+        f"| {server.title} | " + ", ".join(f"{k} {v}" for k, v in server.versions().items()) + " |"
+        for server in servers
+    )
+    return Template(_TEMPLATE.read_text()).substitute(
+        date=context.date,
+        command=context.command,
+        rounds=context.rounds,
+        warmup=f"{context.warmup_s:g}",
+        duration=f"{context.duration_s:g}",
+        machine="\n".join(f"| {key} | {value} |" for key, value in context.machine.items()),
+        versions="\n".join(versions),
+        results=build_table(rows, rivals),
+        shares=build_shares_table(rows, rivals),
+        loads="\n".join(f"| {load.key} | {load.title} |" for load in loads.values()),
+        servers="\n".join(f"- **{server.title}**: {server.note}." for server in servers),
+    )
+
+
+def _join(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _name(metric: Metric) -> str:
+    return f"{metric.title}, {metric.unit}"
+
+
+def _write_figure(figure: Figure) -> str:
+    return f"{_write(figure.median)} ({_write(figure.least)}–{_write(figure.most)})"
+
+
+def _write(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _write_target(metric: Metric) -> str:
+    if metric.least_ratio is not None:
+        return f"≥ {metric.least_ratio:g}×"
+    return "" if metric.most is None else f"≤ {metric.most:g} {metric.unit}"
