@@ -39,12 +39,12 @@ class Polling:
         self._edge = edge
         self._endpoint = endpoint
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer *request*, with CORS headers whatever the answer."""
         origin, host = request.headers.get("origin"), request.headers.get("host")
         try:
             self._edge.origins.check(origin, host)
-            response = await self._answer(request)
+            response = await self._dispatch(request)
         except BadHandshake as refused:
             response = Response(refused.body, refused.status, media_type="application/json")
         except Refused as refused:
@@ -58,7 +58,7 @@ class Polling:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    async def _answer(self, request: Request) -> Response:
+    async def _dispatch(self, request: Request) -> Response:
         if request.method == "OPTIONS":
             return _preflight(request)
         handshake = parse_handshake(parse_query(request.url.query))
