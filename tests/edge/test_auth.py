@@ -404,6 +404,8 @@ def test_signed_claims_of_any_shape_are_an_identity_or_refused(payload: dict[str
         pytest.param({"public_keys": (pem(SMALL_RSA_KEY),)}, "2048", id="small RSA key"),
         pytest.param({"public_keys": (pem(P384_KEY),)}, "P-256", id="other curve"),
         pytest.param({"jwks_url": "id.example/keys"}, "http", id="no URL"),
+        pytest.param({"secret": SECRET, "leeway_s": -1.0}, "leeway_s", id="negative leeway"),
+        pytest.param({"secret": SECRET, "jwks_timeout_s": 0}, "jwks_timeout_s", id="no time"),
     ],
 )
 def test_keys_that_cannot_work_are_refused_at_the_start(

@@ -25,8 +25,7 @@ from roomful.edge.jwks import (
     JwkStatistics,
     Key,
     SignedToken,
-    build_pem_key,
-    build_secret_key,
+    build_keys,
     parse_token,
 )
 from roomful.protocol.errors import RefusalCode, Refused
@@ -57,7 +56,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Which tokens are good. Every key configured here may have signed one."""
+    """Which tokens are good: any key here may have signed them; ValueError for what cannot work."""
 
     # HS256 secret, at least 32 bytes; None = HS256 is refused.
     secret: str | None = field(default=None, repr=False)
@@ -81,6 +80,16 @@ class AuthSettings:
     jwks_lifetime_s: float = 300.0
     # Seconds it is used while its URL is down; an hour is how long most tokens live.
     jwks_stale_limit_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        build_keys(self.secret, self.public_keys)
+        if not (self.jwks_url or "http://").startswith(("http://", "https://")):
+            raise ValueError("auth: jwks_url must begin with http:// or https://")
+        for name in ("max_token_bytes", "jwks_timeout_s", "jwks_lifetime_s", "jwks_stale_limit_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"auth: {name} must be above 0")
+        if not 0 <= self.leeway_s <= 300:
+            raise ValueError("auth: leeway_s must be between 0 and 300")
 
 
 @dataclass(slots=True)
@@ -112,7 +121,7 @@ _rooms_decoder = msgspec.json.Decoder(dict[str, list[str]] | list[str] | str | N
 
 
 class Authenticator:
-    """Verifies tokens, for all connections of an edge; ValueError when a key cannot be used."""
+    """Verifies tokens, for all connections of an edge; ValueError when there is no key at all."""
 
     def __init__(
         self,
@@ -124,9 +133,16 @@ class Authenticator:
         self.statistics = AuthStatistics()
         self._settings = settings
         self._now = now
-        self._keys = _build_keys(settings)
-        self._source = _build_source(settings, clock)
-        if self._source is not None:
+        self._keys = build_keys(settings.secret, settings.public_keys)
+        self._source: JwkSource | None = None
+        if settings.jwks_url is not None:
+            self._source = JwkSource(
+                settings.jwks_url,
+                timeout_s=settings.jwks_timeout_s,
+                lifetime_s=settings.jwks_lifetime_s,
+                stale_limit_s=settings.jwks_stale_limit_s,
+                clock=clock,
+            )
             self.statistics.jwks = self._source.statistics
         elif not self._keys:
             raise ValueError("auth has no key: set a secret, public keys or a JWKS URL")
@@ -281,23 +297,6 @@ class Authenticator:
         """Close the connections for fetching keys."""
         if self._source is not None:
             await self._source.aclose()
-
-
-def _build_keys(settings: AuthSettings) -> tuple[Key, ...]:
-    own = () if settings.secret is None else (build_secret_key(settings.secret),)
-    return (*own, *map(build_pem_key, settings.public_keys))
-
-
-def _build_source(settings: AuthSettings, clock: Callable[[], float]) -> JwkSource | None:
-    if settings.jwks_url is None:
-        return None
-    return JwkSource(
-        settings.jwks_url,
-        timeout_s=settings.jwks_timeout_s,
-        lifetime_s=settings.jwks_lifetime_s,
-        stale_limit_s=settings.jwks_stale_limit_s,
-        clock=clock,
-    )
 
 
 def _is_signed(signed: SignedToken, keys: Iterable[Key]) -> bool:

@@ -34,8 +34,7 @@ __all__ = [
     "JwkStatistics",
     "Key",
     "SignedToken",
-    "build_pem_key",
-    "build_secret_key",
+    "build_keys",
     "parse_token",
 ]
 
@@ -145,36 +144,38 @@ def _invalid(sentence: str) -> Refused:
     return Refused(RefusalCode.TOKEN_INVALID, sentence)
 
 
-def build_secret_key(secret: str) -> Key:
+def build_keys(secret: str | None, public_keys: Iterable[str]) -> tuple[Key, ...]:
     """
-    Make the HS256 key of a shared secret.
+    Make the HS256 key of a shared secret, and those of PEM public keys (RS256, ES256).
 
     Raises:
-        ValueError: the secret is too short, or is a public key by mistake.
+        ValueError: the secret is too short or a key by mistake, or a public key is not one.
     """
+    own = () if secret is None else (_build_secret_key(secret),)
+    return (*own, *map(_build_pem_key, public_keys))
+
+
+def _build_secret_key(secret: str) -> Key:
     encoded = secret.encode()
     if len(encoded) < MIN_SECRET_BYTES:
-        raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
+        raise ValueError(f"auth: the secret must have at least {MIN_SECRET_BYTES} bytes")
     try:
         return Key("HS256", _ALGORITHMS["HS256"].prepare_key(encoded))
     except PyJWTError as exc:
-        raise ValueError(f"the secret cannot be used: {exc}") from exc
+        raise ValueError(f"auth: the secret cannot be used: {exc}") from exc
 
 
-def build_pem_key(pem: str) -> Key:
-    """
-    Make the key of a PEM public key: RS256 for RSA, ES256 for EC on P-256.
-
-    Raises:
-        ValueError: it is not such a key; a private key is refused too, an edge needs none.
-    """
+def _build_pem_key(pem: str) -> Key:
+    """Make a key of PEM; a private one is refused too, an edge needs none."""
     try:
         material = load_pem_public_key(pem.encode())
     except (ValueError, TypeError) as exc:
-        raise ValueError("a public key is not PEM ('-----BEGIN PUBLIC KEY-----')") from exc
+        raise ValueError("auth: a public key is not PEM ('-----BEGIN PUBLIC KEY-----')") from exc
     key = _bind(material, None)
     if key is None:
-        raise ValueError(f"a public key must be RSA of {MIN_RSA_BITS} bits or more, or EC P-256")
+        raise ValueError(
+            f"auth: a public key must be RSA of {MIN_RSA_BITS} bits or more, or EC P-256"
+        )
     return key
 
 
@@ -253,9 +254,6 @@ class JwkSource:
     A set serves for *lifetime_s* and is fetched again ahead of its end. If that fails it serves on
     until *stale_limit_s*, with a new attempt every 10 s that nobody waits for. A kid it does not
     have makes a new fetch too, at most one per 10 s.
-
-    Raises:
-        ValueError: the URL is not http or https.
     """
 
     # State: _keys as of _fetched_at (-inf: never); _tried_at and _has_failed tell of the newest
@@ -269,8 +267,6 @@ class JwkSource:
         stale_limit_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("the JWKS URL must begin with http:// or https://")
         self.statistics = JwkStatistics()
         self._url = url
         self._timeout_s = timeout_s
