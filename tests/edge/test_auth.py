@@ -428,6 +428,13 @@ def test_minting_needs_a_secret() -> None:
         auth.mint(user="ann", rooms={}, lifetime_s=1)
 
 
+@pytest.mark.parametrize("user", ["", "a\nb", "x" * 129])
+def test_minting_makes_no_token_that_nobody_accepts(user: str) -> None:
+    """A user that would be refused at sign-in is refused here already."""
+    with pytest.raises(ValueError, match="user"):
+        authenticator().mint(user=user, rooms={}, lifetime_s=1)
+
+
 # Revocation
 
 

@@ -219,7 +219,7 @@ class Authenticator:
             raise _invalid("the token was issued in the future (iat)")
 
     def _check_names(self, claims: _Claims) -> None:
-        if not 0 < len(claims.sub) <= MAX_USER_LENGTH or _CONTROL.search(claims.sub):
+        if not _is_user(claims.sub):
             raise _invalid("the token's sub is empty, too long or has control characters")
         if claims.jti is not None and len(claims.jti) > MAX_TOKEN_ID_LENGTH:
             raise _invalid(f"the token's jti is above {MAX_TOKEN_ID_LENGTH} characters")
@@ -274,11 +274,13 @@ class Authenticator:
         Make an HS256 token that this authenticator accepts; *rooms* None leaves the claim out.
 
         Raises:
-            ValueError: there is no secret to sign with.
+            ValueError: there is no secret to sign with, or *user* cannot be one.
         """
         settings = self._settings
-        if settings.secret is None:
-            raise ValueError("tokens can only be made with a secret")
+        if settings.secret is None or not _is_user(user):
+            raise ValueError(
+                "a token needs a secret, and a user of 1 to 128 characters without control ones"
+            )
         now = self._now()
         claims = {
             "sub": user,
@@ -297,6 +299,10 @@ class Authenticator:
         """Close the connections for fetching keys."""
         if self._source is not None:
             await self._source.aclose()
+
+
+def _is_user(name: str) -> bool:
+    return 0 < len(name) <= MAX_USER_LENGTH and _CONTROL.search(name) is None
 
 
 def _is_signed(signed: SignedToken, keys: Iterable[Key]) -> bool:
