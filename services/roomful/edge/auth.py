@@ -278,9 +278,7 @@ class Authenticator:
         """
         settings = self._settings
         if settings.secret is None or not _is_user(user):
-            raise ValueError(
-                "a token needs a secret, and a user of 1 to 128 characters without control ones"
-            )
+            raise ValueError("minting needs a secret, and a user that tokens may be for")
         now = self._now()
         claims = {
             "sub": user,
