@@ -248,9 +248,7 @@ class EngineConnection:
         elif step is Step.PROBE and self._probe is not None:
             self._probe.send((b"3probe",))
             if self.mailbox is not None:
-                # So that no packet is on its way over two transports at once.
-                if self.mailbox.is_polled:
-                    self.mailbox.put((NOOP,))
+                self.mailbox.wake()
 
     def receive_binary(self, channel: Channel, payload: bytes) -> None:
         """
@@ -332,7 +330,10 @@ class EngineConnection:
         if mailbox.is_polled:
             self.fail(PollConflict("two polls at once"))
             raise PollConflict("two polls at once")
-        await mailbox.wait()
+        if self._session.state is not EngineState.PROBING:
+            # While a WebSocket probes, polls come back at once: the client waits for the last
+            # one before it upgrades, so that no packet is on its way over two transports.
+            await mailbox.wait()
         return encode_payload(mailbox.take(max_bytes) or (NOOP,))
 
     # Heartbeat ------------------------------------------------------------------------------
