@@ -9,6 +9,9 @@ import pytest
 from support import eio
 from support.server import RUNNING, Server, serving
 
+_LOG_BEGINS = pytest.StashKey[dict[int, int]]()
+"""How long each server's log was when the test began."""
+
 
 @pytest.fixture(scope="module")
 def server_arguments() -> tuple[str, ...]:
@@ -45,9 +48,13 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of each running server's log below a failed test."""
+    """Show below a failed test what the running servers wrote meanwhile."""
+    if call.when == "setup":
+        item.stash[_LOG_BEGINS] = {running.port: running.log_bytes() for running in RUNNING}
     report = yield
     if report.failed:
+        begins = item.stash.get(_LOG_BEGINS, {})
         for running in RUNNING:
-            report.sections.append((f"log of the server on {running.port}", running.log_tail()))
+            said = running.log_since(begins.get(running.port, 0))
+            report.sections.append((f"log of the server on {running.port}", said))
     return report

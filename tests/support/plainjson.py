@@ -28,7 +28,7 @@ class PlainJson:
         self.cursor: str | None = None
         self.close_code: int | None = None
         self.closed = asyncio.Event()
-        self._acks: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._acks: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count()
 
     @classmethod
@@ -65,7 +65,7 @@ class PlainJson:
 
     async def call(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Send an operation and return its ack."""
-        ref = next(self._numbers)
+        ref = f"call-{next(self._numbers)}"
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._acks[ref] = answer
         await self.send({"type": kind, "ref": ref} | fields)
@@ -108,8 +108,9 @@ class PlainJson:
     def _receive(self, message: dict[str, Any]) -> None:
         if "cursor" in message:
             self.cursor = message["cursor"]
-        if message["type"] == "ack" and isinstance(message["ref"], int):
-            self._acks.pop(message["ref"]).set_result(message)
+        ref = message.get("ref")
+        if message["type"] == "ack" and isinstance(ref, str) and ref in self._acks:
+            self._acks.pop(ref).set_result(message)
         else:
             self.inbox.put(message["type"], message)
 

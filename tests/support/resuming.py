@@ -150,7 +150,7 @@ class PlainReceiver(Receiver):
 class RetryingSender:
     """Sends 0, 1, 2, … into a room, each until it is acked, with ids that make that safe."""
 
-    # State: the next number, and how often a send had to be repeated.
+    # State: the next number, whether it was sent and not acked, how often a send was repeated.
     def __init__(self, url: str, token: str, room: str, *, per_second: float) -> None:
         self.url = url
         self.token = token
@@ -160,6 +160,11 @@ class RetryingSender:
         self.repeated = 0
         self.refused: list[str] = []
         self._is_done = False
+        self._is_pending = False
+
+    @property
+    def _has_more(self) -> bool:
+        return self._is_pending or not self._is_done
 
     def finish(self) -> None:
         """Send no new number."""
@@ -167,7 +172,7 @@ class RetryingSender:
 
     async def run(self) -> None:
         """Send until finish() was called and the last number is acked."""
-        while not self._is_done:
+        while self._has_more:
             try:
                 await self._send_on_one_connection()
             except _AWAY:
@@ -178,8 +183,9 @@ class RetryingSender:
         async with SocketIo.dial(self.url) as client:
             await client.sign_in({"token": self.token})
             await client.join(self.room)
-            while not self._is_done:
+            while self._has_more:
                 number = self.acked
+                self._is_pending = True
                 fields = {"roomId": self.room, "content": number, "id": f"n{number}"}
                 ack = await client.call("message", fields)
                 if not ack["success"]:
@@ -188,6 +194,7 @@ class RetryingSender:
                     await asyncio.sleep(_RETRY_S)
                     continue
                 self.acked += 1
+                self._is_pending = False
                 client.inbox.drain("message")
                 await asyncio.sleep(self.pause_s)
 

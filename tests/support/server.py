@@ -57,9 +57,13 @@ class Server:
         """Return the number of file descriptors that the process holds."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def log_tail(self) -> str:
-        """Return the newest part of what the process wrote."""
-        return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+    def log_bytes(self) -> int:
+        """Return how much the process has written to its log."""
+        return self.log.stat().st_size
+
+    def log_since(self, begin: int) -> str:
+        """Return what the process has written since its log had *begin* bytes, or the end of it."""
+        return self.log.read_bytes()[begin:][-_LOG_TAIL_BYTES:].decode(errors="replace")
 
     def is_ready(self) -> bool:
         """Whether /readyz says yes."""
@@ -149,6 +153,6 @@ def _wait_until_ready(server: Server) -> None:
     end = time.monotonic() + _START_S
     while not server.is_ready():
         status = server.process.poll()
-        assert status is None, f"roomful serve ended with {status}:\n{server.log_tail()}"
-        assert time.monotonic() < end, f"not ready in {_START_S} s:\n{server.log_tail()}"
+        assert status is None, f"roomful serve ended with {status}:\n{server.log_since(0)}"
+        assert time.monotonic() < end, f"not ready in {_START_S} s:\n{server.log_since(0)}"
         time.sleep(_POLL_S)

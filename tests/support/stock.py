@@ -53,10 +53,15 @@ class PythonClient:
     def __init__(self) -> None:
         self.inbox: Inbox[Event] = Inbox()
         self.library = socketio.AsyncClient(reconnection=False)
+        self.connect_errors: Inbox[Any] = Inbox()
         self.library.on("*", self._hear)
+        self.library.on("connect_error", self._hear_refusal)
 
     async def _hear(self, name: str, *args: Any) -> None:
         self.inbox.put(name, Event(name, list(args)))
+
+    async def _hear_refusal(self, reason: Any) -> None:
+        self.connect_errors.put("connect_error", reason)
 
     async def emit(self, name: str, *args: Any) -> None:
         """Emit without an ack."""
@@ -106,7 +111,8 @@ async def _python(url: str, auth: dict[str, Any], transport: str) -> AsyncIterat
     try:
         await client.library.connect(url, auth=auth, transports=_TRANSPORTS[transport])
     except socketio.exceptions.ConnectionError as error:
-        raise SignInFailed(str(error)) from error
+        reason = await client.connect_errors.next("connect_error")
+        raise SignInFailed(str(reason)) from error
     try:
         expected = "polling" if transport == "polling" else "websocket"
         assert client.library.transport() == expected

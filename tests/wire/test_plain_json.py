@@ -81,11 +81,18 @@ async def test_bad_token_in_the_first_message_closes(server: Server) -> None:
         assert await client.wait_closed() == 4505
 
 
-async def test_operation_before_sign_in_closes(server: Server, room: str) -> None:
-    """Nothing can be done before the sign-in."""
+async def test_operation_before_sign_in_is_refused(server: Server, room: str, user: User) -> None:
+    """Nothing can be done before the sign-in, which can still follow."""
     async with PlainJson.dial(server.ws_url) as client:
+        acked = await client.call("join-room", roomId=room)
         await client.send({"type": "join-room", "roomId": room})
-        assert await client.wait_closed() in {4500, 4505}
+        event = await client.next("error")
+        await client.send({"type": "auth", "token": make_token(user("alice"))})
+        await client.next("connected")
+        said = await client.call("message", roomId=room, content="x")
+    assert (acked["success"], acked["error"]["code"]) == (False, "UNAUTHORIZED")
+    assert (event["code"], event["operation"]) == ("UNAUTHORIZED", "join-room")
+    assert said["error"]["code"] == "NOT_JOINED"
 
 
 async def test_conversation_with_a_socketio_client(server: Server, room: str, user: User) -> None:
@@ -103,9 +110,9 @@ async def test_conversation_with_a_socketio_client(server: Server, room: str, us
         at_plain = await plain.next("message")
         await socket.emit("typing", {"roomId": room})
         typing = await plain.next("typing")
-    assert joined | {"ref": 0} == {
+    assert joined | {"ref": ""} == {
         "type": "ack",
-        "ref": 0,
+        "ref": "",
         "success": True,
         "roomId": room,
         "members": [{"userId": alice, "status": "online"}],

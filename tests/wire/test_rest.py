@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -214,19 +215,20 @@ async def test_probes_and_metrics(server: Server, http: httpx.AsyncClient) -> No
 
 
 async def test_openapi_describes_the_calls(server: Server, http: httpx.AsyncClient) -> None:
-    """The description names every call of the reference."""
-    paths = (await http.get(f"{server.url}/api/openapi.json")).json()["paths"]
+    """The description names every call of the reference, whatever its parameters are called."""
+    described = (await http.get(f"{server.url}/api/openapi.json")).json()["paths"]
+    paths = {re.sub(r"{\w+}", "{}", path) for path in described}
     assert {
-        "/api/rooms/{room}/events",
-        "/api/users/{id}/messages",
-        "/api/users/{id}/update",
-        "/api/users/{id}/connections",
+        "/api/rooms/{}/events",
+        "/api/users/{}/messages",
+        "/api/users/{}/update",
+        "/api/users/{}/connections",
         "/api/revocations",
-        "/api/rooms/{room}/history",
-        "/api/rooms/{room}/presence",
+        "/api/rooms/{}/history",
+        "/api/rooms/{}/presence",
         "/api/ws/stats",
         "/api/ws/health",
-    } <= set(paths)
+    } <= paths
 
 
 async def test_dev_token_signs_in(server: Server, http: httpx.AsyncClient, user: User) -> None:
