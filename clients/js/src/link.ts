@@ -67,7 +67,6 @@ export class Link {
   #fault: RoomfulError | undefined;
   #heardAt = 0;
   #maxPayload: number | undefined;
-  #session = 0;
 
   constructor(url: string, options: ResolvedOptions, credentials: Credentials) {
     this.#options = options;
@@ -93,11 +92,6 @@ export class Link {
   /** Whether operations can be sent. */
   isUp(): boolean {
     return this.#state.status === "connected";
-  }
-
-  /** Counts sessions: it changes whenever the server could not resume the one before. */
-  get session(): number {
-    return this.#session;
   }
 
   /** Largest packet that the server takes, in bytes; undefined before the first connection. */
@@ -128,7 +122,7 @@ export class Link {
 
   /** Cut a connection from which nothing was heard since *since* (ms since the epoch). */
   dropIfSilent(since: number): void {
-    if (this.isUp() && this.#heardAt < since) this.#drop();
+    if (this.isUp() && this.#heardAt <= since) this.#drop();
   }
 
   /**
@@ -210,7 +204,6 @@ export class Link {
     const recovered = (this.#socket.recovered as boolean | undefined) ?? false;
     this.#failures = 0;
     this.#authRefusals = 0;
-    if (!recovered) this.#session += 1;
     this.#heardAt = Date.now();
     // Rooms and queue first: what the application does on "connected" has to come behind them.
     this.#state = { status: "connected", recovered };

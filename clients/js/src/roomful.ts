@@ -56,6 +56,7 @@ export class Roomful<Content = unknown> {
   // Mutable state: what has to be told again after a lost session, and what was heard already.
   readonly #recentDirect = new Recent(REMEMBERED_DIRECT_MESSAGES);
   #status: string | undefined;
+  #isStatusTold = false;
   #isRefreshing = false;
 
   readonly #messages = new Listeners<Message<Content>>();
@@ -186,10 +187,17 @@ export class Roomful<Content = unknown> {
     this.#link.sendVolatile("typing", { roomId, isTyping });
   }
 
-  /** Set the user's status in all rooms, like "online" or "away"; kept over lost sessions. */
+  /**
+   * Set the user's status in all rooms, like "online" or "away"; kept over lost sessions.
+   *
+   * Without a connection it resolves at once; the next connection tells the server.
+   */
   async setPresence(status: string): Promise<void> {
     this.#status = status;
+    this.#isStatusTold = false;
+    if (!this.#link.isUp()) return;
     await this.#link.request("presence", { status });
+    this.#isStatusTold = true;
   }
 
   /** Ask who is in a room. */
@@ -309,8 +317,12 @@ export class Roomful<Content = unknown> {
   }
 
   #restorePresence(recovered: boolean): void {
-    if (recovered || this.#status === undefined) return;
-    void this.#inBackground(() => this.#link.request("presence", { status: this.#status }));
+    const status = this.#status;
+    if (status === undefined || (recovered && this.#isStatusTold)) return;
+    void this.#inBackground(async () => {
+      await this.#link.request("presence", { status });
+      this.#isStatusTold = true;
+    });
   }
 
   /** Swap the token for a fresh one while connected. */

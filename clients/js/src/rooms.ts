@@ -49,6 +49,8 @@ interface Room {
   missed: boolean;
   /** Whether its history can be read, as far as we know. */
   readable: boolean;
+  /** Who was there when it was joined: for those who wait for that. */
+  members: Members | undefined;
   working: boolean;
   waiters: Waiter[];
 }
@@ -76,7 +78,11 @@ export class Rooms {
     return [...this.#rooms.values()].filter((room) => room.wanted).map((room) => room.id);
   }
 
-  /** Join; resolves when the server has confirmed it, be that after a reconnection. */
+  /**
+   * Join; resolves when the server has confirmed it, be that after a reconnection.
+   *
+   * From then on every message is owed: it comes, or a gap is told.
+   */
   join(roomId: string): Promise<Members> {
     const room = this.#rooms.get(roomId) ?? this.#add(roomId);
     room.wanted = true;
@@ -110,8 +116,7 @@ export class Rooms {
   rejoin(roomId: string): boolean {
     const room = this.#rooms.get(roomId);
     if (room?.wanted !== true) return false;
-    room.missed ||= room.joined;
-    room.joined = false;
+    this.#lose(room);
     void this.#work(room);
     return true;
   }
@@ -137,6 +142,7 @@ export class Rooms {
       joined: false,
       missed: false,
       readable: this.#options.catchUp,
+      members: undefined,
       working: false,
       waiters: [],
     };
@@ -150,12 +156,16 @@ export class Rooms {
 
   #onOpened(recovered: boolean): void {
     for (const room of this.#rooms.values()) {
-      if (!recovered) {
-        room.missed ||= room.joined;
-        room.joined = false;
-      }
+      if (!recovered) this.#lose(room);
       void this.#work(room);
     }
+  }
+
+  /** The server does not have us in *room* any more. */
+  #lose(room: Room): void {
+    room.missed ||= this.#isEntered(room);
+    room.joined = false;
+    room.members = undefined;
   }
 
   #onEnded(error: RoomfulError): void {
@@ -200,21 +210,23 @@ export class Rooms {
   #nextStep(room: Room): (() => Promise<void>) | undefined {
     if (!room.wanted) return room.joined ? () => this.#exit(room) : undefined;
     if (!room.joined) return () => this.#enter(room);
+    if (!this.#isEntered(room)) return () => this.#findEnd(room);
     if (room.waiters.length > 0) return () => this.#tellMembers(room);
-    if (room.missed) return () => this.#catchUp(room);
-    const isEndKnown = room.timeline.last !== undefined;
-    return room.readable && !isEndKnown ? () => this.#findEnd(room) : undefined;
+    return room.missed ? () => this.#catchUp(room) : undefined;
+  }
+
+  /** Whether it is known from where on messages are owed, should the session be lost. */
+  #isEntered({ joined, readable, timeline }: Room): boolean {
+    return joined && (timeline.last !== undefined || !readable);
   }
 
   async #enter(room: Room): Promise<void> {
     if (room.missed) room.timeline.hold();
-    const { session } = this.#link;
     try {
       const answer = readMembers(await this.#link.request("join-room", { roomId: room.id }));
       if (answer === undefined) throw badAnswer("join-room");
-      if (session !== this.#link.session) return; // joined in a session that is gone
       room.joined = true;
-      resolveAll(room, answer);
+      room.members = answer;
     } catch (fault) {
       const error = finalError(fault);
       const wasIn = room.missed;
@@ -233,15 +245,18 @@ export class Rooms {
     }
     room.joined = false;
     room.missed = false;
+    room.members = undefined;
     // Joined once more, it begins anew: what is sent meanwhile is not missed.
     room.timeline = new Timeline((entry) => this.#deliver(room, entry));
   }
 
-  /** Someone asked to join a room that we are in. */
+  /** Tell those who asked to join who is there: as the join said, or anew if that is long ago. */
   async #tellMembers(room: Room): Promise<void> {
     try {
-      const answer = readMembers(await this.#link.request("get-presence", { roomId: room.id }));
+      const answer =
+        room.members ?? readMembers(await this.#link.request("get-presence", { roomId: room.id }));
       if (answer === undefined) throw badAnswer("get-presence");
+      room.members = undefined;
       resolveAll(room, answer);
     } catch (fault) {
       rejectAll(room, finalError(fault));
@@ -250,7 +265,6 @@ export class Rooms {
 
   /** Deliver what was missed in a lost session, or say that it cannot be had. */
   async #catchUp(room: Room): Promise<void> {
-    const { session } = this.#link;
     const { timeline } = room;
     const { last } = timeline;
     const tellHole = (hole: Hole): void => this.gaps.emit({ roomId: room.id, ...hole });
@@ -267,8 +281,8 @@ export class Rooms {
         tellHole(unreadable);
       }
     }
-    // Had the session been lost once more meanwhile, there would be more to fetch.
-    if (session === this.#link.session && timeline.release(room.readable)) room.missed = false;
+    // A connection lost meanwhile has thrown NOT_CONNECTED above: then it is done once more.
+    if (timeline.release(room.readable)) room.missed = false;
   }
 
   /** Learn where the log ends, to have something to go on from should the session be lost. */
