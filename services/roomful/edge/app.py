@@ -78,7 +78,9 @@ def build_app(edge: Edge) -> Starlette:
     routes: list[Route] = []
     for path, endpoint in edge.endpoints.items():
         polling = Polling(edge, endpoint)
-        routes += [Route(name, polling.answer, methods=METHODS) for name in (path, path.rstrip("/"))]
+        routes += [
+            Route(name, polling.answer, methods=METHODS) for name in (path, path.rstrip("/"))
+        ]
     routes += build_routes(edge)
     routes += build_page_routes(edge.settings)
     cors = Middleware(

@@ -172,7 +172,7 @@ class Connection(ABC):
         if token is not None:
             self.reply(token, msgspec.json.encode({"success": False, "error": error}))
         else:
-            self.notify("error", {**error, "operation": operation})
+            self.notify("error", {**error, "operation": refused.operation or operation})
 
     # Operations -----------------------------------------------------------------------------
 
@@ -208,14 +208,14 @@ class Connection(ABC):
                 raise Refused(RefusalCode.UNAUTHORIZED, "sign in first")
             answer = self.edge.router.perform(self, operation, token, attachments)
         except Refused as refused:
-            self.refuse(token, type(operation).__name__, refused)
+            self.refuse(token, operation.wire_name, refused)
             return None
         if answer is None:
             return None
         return self._guard(answer, operation, token)
 
     async def _guard(self, answer: Answer, operation: Operation, token: bytes | None) -> None:
-        name = type(operation).__name__
+        name = operation.wire_name
         try:
             await answer
         except Refused as refused:

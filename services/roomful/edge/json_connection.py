@@ -93,7 +93,7 @@ class JsonConnection(Connection):
             return
         if not isinstance(operation, Auth):
             refused = Refused(RefusalCode.UNAUTHORIZED, "sign in first: type auth, with the token")
-            self.refuse(ref, "auth", refused)
+            self.refuse(ref, operation.wire_name, refused)
             return
         self._is_signing_in = True
         self.run(self._sign_in(operation.token, ref))

@@ -368,15 +368,18 @@ class Router:
         self, connection: Connection, op: Leave, token: bytes | None, _more: Attachments
     ) -> None:
         room = self._joined(connection, op.room_id)
-        del connection.rooms[room]
-        self._edge.fanout.leave(connection, room)
-        assert connection.record is not None
-        await self._edge.shard_of(room).leave(
-            room, connection.user, connection.record.sid, with_grace=False
-        )
-        await self._edge.sign_in.keep(connection)
+        await self.leave(connection, room)
         if token is not None:
             connection.reply(token, _json({"success": True, "roomId": room}))
+
+    async def leave(self, connection: Connection, room: RoomId) -> None:
+        """Let *connection* leave *room*, which it is in."""
+        record = connection.record
+        assert record is not None
+        del record.rooms[room]
+        self._edge.fanout.leave(connection, room)
+        await self._edge.shard_of(room).leave(room, record.user, record.sid, with_grace=False)
+        await self._edge.sign_in.keep(connection)
 
     async def _set_presence(
         self, connection: Connection, op: SetPresence, token: bytes | None, _more: Attachments

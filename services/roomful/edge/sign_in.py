@@ -15,14 +15,14 @@ import time
 from typing import TYPE_CHECKING
 
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
-from roomful.shard.base import SessionRecord, UserId, user_room
+from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
 
 if TYPE_CHECKING:
     from roomful.edge.auth import Identity
     from roomful.edge.connection import Connection
     from roomful.edge.edge import Edge
 
-__all__ = ["SignIn"]
+__all__ = ["SignIn", "not_allowed"]
 
 logger = logging.getLogger("roomful.edge")
 
@@ -30,6 +30,11 @@ RENEW_S = 60.0
 """How often the record of a connected session is kept anew."""
 TELL_EXPIRY_S = 60.0
 """How long before its end a client is told that its token ends."""
+
+
+def not_allowed(room: RoomId) -> Refused:
+    """Give the refusal that tells a client that it is no longer in *room*."""
+    return Refused(RefusalCode.FORBIDDEN, f"no longer allowed in {room}")
 
 
 class SignIn:
@@ -105,16 +110,36 @@ class SignIn:
         """
         Let a fresh token of the same user take over.
 
+        Rooms that it does not allow are left.
+
         Raises:
             Refused: the token is bad, or another user's (FORBIDDEN).
         """
         identity = await self.identify(token)
-        if identity.user != connection.user:
+        record = connection.record
+        if record is None or identity.user != record.user:
             raise Refused(RefusalCode.FORBIDDEN, "the token is of another user")
         connection.identity = identity
         connection.tells_expiry = False
         self._edge.access.forget(identity.user)
+        for room in await self.rooms_refused(connection, record):
+            if connection.record is record:
+                await self._edge.router.leave(connection, room)
+                connection.refuse(None, "auth", not_allowed(room))
         return identity
+
+    async def rooms_refused(self, connection: Connection, record: SessionRecord) -> list[RoomId]:
+        """Ask again for each room of *record*; gives those that *connection* may not be in."""
+        refused = []
+        for room in tuple(record.rooms):
+            if room.startswith("user:"):
+                continue
+            try:
+                await self._edge.router.allow_join(connection, room)
+            except Refused as exc:
+                if not exc.code.is_retryable:
+                    refused.append(room)
+        return refused
 
     def revoke(self, user: str | None, token_id: str | None, until: float | None) -> int:
         """Refuse tokens from now on and close those who hold them; gives how many."""
@@ -164,6 +189,8 @@ class SignIn:
             return RENEW_S
         if left_s > TELL_EXPIRY_S:
             return min(RENEW_S, left_s - TELL_EXPIRY_S)
+        if not connection.tells_expiry:
+            return 0.0
         # The wheel may be a tick early; a token must not be cut before its end.
         return min(RENEW_S, max(left_s, 0.0) + self._edge.settings.timer_tick_s)
 

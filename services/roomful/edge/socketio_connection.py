@@ -16,6 +16,7 @@ import msgspec
 from roomful.edge.connection import Connection, Transport
 from roomful.edge.encoding import Wire
 from roomful.edge.resume import Hole, Resumption
+from roomful.edge.sign_in import not_allowed
 from roomful.protocol import socketio
 from roomful.protocol.engineio import Binary
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
@@ -196,7 +197,7 @@ class SocketIoConnection(Connection):
     async def _resume(self, record: SessionRecord, cursor: str, holes: list[RoomId]) -> bool:
         """Take up the session of *record*; False if it cannot be, with the rooms that lack."""
         self.edge.replace(record)
-        refused = await self._rooms_refused(record)
+        refused = await self.edge.sign_in.rooms_refused(self, record)
         for room in refused:
             del record.rooms[room]
         self.record = record
@@ -211,22 +212,9 @@ class SocketIoConnection(Connection):
             return False
         await self.edge.sign_in.resumed(self, record)
         for room in refused:
-            lost = Refused(RefusalCode.FORBIDDEN, f"no longer allowed in {room}")
-            self.refuse(None, "resume", lost)
+            self.refuse(None, "resume", not_allowed(room))
         self.tell_cursor()
         return True
-
-    async def _rooms_refused(self, record: SessionRecord) -> list[RoomId]:
-        """Ask again for each room: rights may have changed since."""
-        refused = []
-        for room in record.rooms:
-            if room.startswith("user:"):
-                continue
-            try:
-                await self.edge.router.allow_join(self, room)
-            except Refused:
-                refused.append(room)
-        return refused
 
     # Answers --------------------------------------------------------------------------------
 

@@ -117,9 +117,15 @@ class TooLarge(ClientFault):
 
 
 class Refused(RoomfulError):
-    """An operation was refused with a *code* and one *sentence* for the person who reads it."""
+    """
+    An operation was refused with a *code* and one *sentence* for the person who reads it.
 
-    def __init__(self, code: RefusalCode, sentence: str) -> None:
+    Args:
+        operation: the operation's name as the client said it, where only the parser knows it.
+    """
+
+    def __init__(self, code: RefusalCode, sentence: str, operation: str | None = None) -> None:
         super().__init__(f"{code}: {sentence}")
         self.code = code
         self.sentence = sentence
+        self.operation = operation

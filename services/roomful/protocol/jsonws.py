@@ -36,7 +36,7 @@ class RefusedWithRef(Refused):
     """A refusal that knows the `ref` its ack carries (JSON), or None."""
 
     def __init__(self, refused: Refused, ref: bytes | None) -> None:
-        super().__init__(refused.code, refused.sentence)
+        super().__init__(refused.code, refused.sentence, refused.operation)
         self.ref = ref
 
 

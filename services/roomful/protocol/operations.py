@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -44,11 +44,14 @@ Offset = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class _Fields(Struct, frozen=True, rename="camel"):
-    pass
+    wire_name: ClassVar[str]
+    """What clients call the operation."""
 
 
 class Join(_Fields, frozen=True):
     """Enter a room: hear its messages, be in its presence."""
+
+    wire_name: ClassVar[str] = "join-room"
 
     room_id: Name
 
@@ -56,11 +59,15 @@ class Join(_Fields, frozen=True):
 class Leave(_Fields, frozen=True):
     """Leave a room."""
 
+    wire_name: ClassVar[str] = "leave-room"
+
     room_id: Name
 
 
 class Message(_Fields, frozen=True):
     """Store *content* in the room's log and send it to everyone in the room."""
+
+    wire_name: ClassVar[str] = "message"
 
     room_id: Name
     content: Raw
@@ -70,6 +77,8 @@ class Message(_Fields, frozen=True):
 class Direct(_Fields, frozen=True):
     """Send *content* to all connections of one user, and of the sender."""
 
+    wire_name: ClassVar[str] = "direct-message"
+
     user_id: UserName
     content: Raw
     id: MessageId | None = None
@@ -77,6 +86,8 @@ class Direct(_Fields, frozen=True):
 
 class Publish(_Fields, frozen=True):
     """An event with a name of the app's own, stored and sent like a message."""
+
+    wire_name: ClassVar[str] = "publish"
 
     room_id: Name
     event: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -87,6 +98,8 @@ class Publish(_Fields, frozen=True):
 class Typing(_Fields, frozen=True):
     """Tell the others that the user is typing; never stored."""
 
+    wire_name: ClassVar[str] = "typing"
+
     room_id: Name
     is_typing: bool = True
 
@@ -94,17 +107,23 @@ class Typing(_Fields, frozen=True):
 class SetPresence(_Fields, frozen=True):
     """Change the user's status in all rooms of this connection."""
 
+    wire_name: ClassVar[str] = "presence"
+
     status: Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class GetPresence(_Fields, frozen=True):
     """Ask who is in a room."""
 
+    wire_name: ClassVar[str] = "get-presence"
+
     room_id: Name
 
 
 class History(_Fields, frozen=True):
     """Ask for a page of a room's log, oldest first."""
+
+    wire_name: ClassVar[str] = "history"
 
     room_id: Name
     before: Offset | None = None
@@ -115,11 +134,15 @@ class History(_Fields, frozen=True):
 class Auth(_Fields, frozen=True):
     """Sign in (plain JSON), or swap the token for a fresh one."""
 
+    wire_name: ClassVar[str] = "auth"
+
     token: str
 
 
 class Resume(_Fields, frozen=True):
     """Plain JSON: join *rooms* again and get what was missed since *cursor*."""
+
+    wire_name: ClassVar[str] = "resume"
 
     cursor: str
     rooms: Annotated[list[Name], Meta(max_length=4096)]
@@ -242,8 +265,9 @@ def _explain_event(body: bytes, exc: Exception) -> BadPacket | Refused:
 def explain(name: str, known: frozenset[str], exc: Exception) -> Refused:
     """Say what is wrong with an operation *name* that did not parse because of *exc*."""
     if name not in known:
-        return Refused(RefusalCode.UNKNOWN_EVENT, f"there is no operation {ascii(name[:64])}")
-    return Refused(RefusalCode.BAD_REQUEST, f"{name}: {exc}")
+        sentence = f"there is no operation {ascii(name[:64])}"
+        return Refused(RefusalCode.UNKNOWN_EVENT, sentence, ascii(name[:64])[1:-1])
+    return Refused(RefusalCode.BAD_REQUEST, f"{name}: {exc}", name)
 
 
 def parse_leniently(body: bytes) -> Any:
