@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
 from support.eio import EngineSocket, Handshake, Polling
 from support.urls import to_ws
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 PING_INTERVAL_MS = 300
 PING_TIMEOUT_MS = 200

@@ -6,10 +6,11 @@ import asyncio
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
 from support.deadline import within
 from support.eio import EngineSocket, Polling, barrier
 from support.urls import to_ws
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 HEARTBEATS = 3
 SILENCE_S = 0.5

@@ -6,6 +6,7 @@ import asyncio
 
 import httpx
 import pytest
+
 from support.eio import SEPARATOR, EngineSocket, Polling, barrier
 from support.urls import to_ws
 

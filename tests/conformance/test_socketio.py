@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+
 from support.deadline import within
 from support.eio import EngineSocket
 from support.urls import to_ws
-from websockets.exceptions import ConnectionClosed
 
 TWO_ATTACHMENTS = '{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}'
 ATTACHMENTS = [b"\x01\x02\x03", b"\x04\x05\x06"]

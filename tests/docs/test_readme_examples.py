@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import websockets
+
 from support.deadline import within
 from support.server import Server
 from support.tokens import SECRET

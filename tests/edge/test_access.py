@@ -16,13 +16,14 @@ import pytest
 import uvicorn
 from hypothesis import example, given
 from hypothesis import strategies as st
-from roomful.edge.access import AccessSettings, Glob, Right, RoomAccess, RoomGrants
-from roomful.edge.auth import Identity
-from roomful.protocol.errors import RefusalCode, Refused
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from roomful.edge.access import AccessSettings, Glob, Right, RoomAccess, RoomGrants
+from roomful.edge.auth import Identity
+from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
 
 BOTH = frozenset({"join", "send"})

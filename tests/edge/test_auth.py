@@ -25,13 +25,14 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import event, given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from roomful.edge import auth as auth_module
-from roomful.edge.auth import Authenticator, AuthSettings, Identity
-from roomful.protocol.errors import RefusalCode, Refused
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from roomful.edge import auth as auth_module
+from roomful.edge.auth import Authenticator, AuthSettings, Identity
+from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
