@@ -1,14 +1,13 @@
 /** The client: rooms, messages that arrive once and in order, and a connection that comes back. */
 
-import type { HistoryQuery } from "./catchup.ts";
+import type { FetchPage, HistoryQuery } from "./catchup.ts";
 import { Credentials } from "./credentials.ts";
 import { asRoomfulError, RoomfulError } from "./errors.ts";
 import { badAnswer, Link, type ConnectionState, type Incoming } from "./link.ts";
 import { Listeners, type Unsubscribe } from "./listeners.ts";
 import { resolveOptions, type ResolvedOptions, type RoomfulOptions } from "./options.ts";
-import { Recent } from "./recent.ts";
 import { withRetries } from "./retry.ts";
-import { Rooms, type Gap, type RoomLost } from "./rooms.ts";
+import { personalRoom, Rooms, type Gap, type RoomLost } from "./rooms.ts";
 import { Sender, type Lane, type Outgoing } from "./sender.ts";
 import { findStored } from "./stored.ts";
 import * as wire from "./wire.ts";
@@ -20,9 +19,6 @@ import type {
   PublishedEvent,
   Receipt,
 } from "./wire.ts";
-
-/** Direct messages remembered, so that none is delivered twice. */
-const REMEMBERED_DIRECT_MESSAGES = 1000;
 
 /** Options of one message. */
 export interface SendOptions {
@@ -53,8 +49,7 @@ export class Roomful<Content = unknown> {
   readonly #link: Link;
   readonly #rooms: Rooms;
   readonly #sender: Sender;
-  // Mutable state: what has to be told again after a lost session, and what was heard already.
-  readonly #recentDirect = new Recent(REMEMBERED_DIRECT_MESSAGES);
+  // Mutable state: the status to tell again after a lost session, and a token being swapped.
   #status: string | undefined;
   #isStatusTold = false;
   #isRefreshing = false;
@@ -73,7 +68,7 @@ export class Roomful<Content = unknown> {
   /** What takes each event of docs/wire.md; false if its data is not what that page says. */
   readonly #takers: Readonly<Partial<Record<string, (data: unknown) => boolean>>> = {
     message: taker(wire.readMessage, (message) => this.#rooms.receive(message)),
-    "direct-message": taker(wire.readDirectMessage, (direct) => this.#deliverDirect(direct)),
+    "direct-message": taker(wire.readDirectMessage, (direct) => this.#rooms.receiveDirect(direct)),
     typing: taker(wire.readTyping, (typing) => this.#typing.emit(typing)),
     presence: taker(wire.readPresence, (presence) => this.#presence.emit(presence)),
     "presence-count": taker(wire.readPresenceCount, (count) => this.#presenceCounts.emit(count)),
@@ -96,19 +91,17 @@ export class Roomful<Content = unknown> {
     this.#credentials = new Credentials(options.token);
     this.#link = new Link(url, this.#options, this.#credentials);
     this.#link.opened.add(({ recovered }) => this.#restorePresence(recovered));
-    this.#rooms = new Rooms(this.#link, this.#options);
+    this.#rooms = new Rooms(this.#link, this.#options, () => this.userId);
     this.#sender = new Sender(
       this.#link,
       {
         isReady: (roomId) => this.#rooms.isReady(roomId),
         rejoin: (roomId) => this.#rooms.rejoin(roomId),
-        lastOffset: (roomId) => this.#rooms.lastOffset(roomId),
-        findStored: (roomId, id, after) =>
-          findStored((query) => this.#rooms.history(roomId, query), {
-            id,
-            userId: this.userId,
-            after,
-          }),
+        lastOffset: (lane) => this.#rooms.lastOffset(this.#logOf(lane)),
+        findStored: (lane, id, after) => {
+          const fetch: FetchPage = (query) => this.#rooms.history(this.#logOf(lane), query);
+          return findStored(fetch, { id, userId: this.userId, after });
+        },
       },
       this.#options,
     );
@@ -208,8 +201,18 @@ export class Roomful<Content = unknown> {
   }
 
   /** Ask for a page of a room's history: the newest, or the one before or after an offset. */
-  async history(roomId: string, query: HistoryQuery = {}): Promise<HistoryPage<Content>> {
-    return (await this.#rooms.history(roomId, query)) as HistoryPage<Content>;
+  async history(
+    roomId: string,
+    query: HistoryQuery = {},
+  ): Promise<HistoryPage<Message<Content> | PublishedEvent>> {
+    const page = await this.#rooms.history(roomId, query);
+    return page as HistoryPage<Message<Content> | PublishedEvent>;
+  }
+
+  /** Ask for a page of the direct messages to and from the user, in the same way. */
+  async directHistory(query: HistoryQuery = {}): Promise<HistoryPage<DirectMessage<Content>>> {
+    const page = await this.#rooms.history(personalRoom(this.userId), query);
+    return page as HistoryPage<DirectMessage<Content>>;
   }
 
   /** Hear messages of joined rooms, one's own included: each once, in the order of the room. */
@@ -217,7 +220,7 @@ export class Roomful<Content = unknown> {
     return this.#messages.add(listener);
   }
 
-  /** Hear direct messages to and from the user, on whatever connection they were sent. */
+  /** Hear direct messages to and from the user, on whatever connection they were sent: each once. */
   onDirectMessage(listener: (message: DirectMessage<Content>) => void): Unsubscribe {
     return this.#directMessages.add(listener);
   }
@@ -301,19 +304,21 @@ export class Roomful<Content = unknown> {
   }
 
   #deliver(entry: wire.HistoryEntry): void {
+    const isDirect = "to" in entry;
     if (entry.userId === this.userId) {
-      this.#sender.acknowledge({ kind: "room", id: entry.roomId }, entry);
+      const lane: Lane = isDirect
+        ? { kind: "user", id: entry.to }
+        : { kind: "room", id: entry.roomId };
+      this.#sender.acknowledge(lane, entry);
     }
-    if ("event" in entry) this.#events.get(entry.event)?.emit([entry.data, entry]);
+    if (isDirect) this.#directMessages.emit(entry as DirectMessage<Content>);
+    else if ("event" in entry) this.#events.get(entry.event)?.emit([entry.data, entry]);
     else this.#messages.emit(entry as Message<Content>);
   }
 
-  #deliverDirect(direct: DirectMessage): void {
-    if (direct.userId === this.userId) {
-      this.#sender.acknowledge({ kind: "user", id: direct.to }, direct);
-    }
-    if (!this.#recentDirect.add(JSON.stringify([direct.userId, direct.to, direct.id]))) return;
-    this.#directMessages.emit(direct as DirectMessage<Content>);
+  /** The log in which a message to *lane* shows up for us. */
+  #logOf(lane: Lane): string {
+    return lane.kind === "room" ? lane.id : personalRoom(this.userId);
   }
 
   #restorePresence(recovered: boolean): void {

@@ -17,9 +17,11 @@ import { Timeline } from "./timeline.ts";
 import {
   readHistoryPage,
   readMembers,
+  type DirectMessage,
   type HistoryEntry,
   type HistoryPage,
   type Members,
+  type Message,
 } from "./wire.ts";
 
 /** Messages of a room that were missed and cannot be had any more. */
@@ -40,6 +42,8 @@ interface Waiter {
 
 interface Room {
   readonly id: string;
+  /** The user's own room of direct messages: the server puts everyone in theirs, no one joins. */
+  readonly isPersonal: boolean;
   timeline: Timeline;
   /** What the application wants. */
   wanted: boolean;
@@ -64,11 +68,15 @@ export class Rooms {
 
   readonly #link: Link;
   readonly #options: ResolvedOptions;
+  readonly #userId: () => string | undefined;
+  // Mutable state: the rooms by id, and the user's own one as soon as it is known who that is.
   readonly #rooms = new Map<string, Room>();
+  #personal: Room | undefined;
 
-  constructor(link: Link, options: ResolvedOptions) {
+  constructor(link: Link, options: ResolvedOptions, userId: () => string | undefined) {
     this.#link = link;
     this.#options = options;
+    this.#userId = userId;
     link.opened.add(({ recovered }) => this.#onOpened(recovered));
     link.ended.add((error) => this.#onEnded(error));
   }
@@ -84,7 +92,8 @@ export class Rooms {
    * From then on every message is owed: it comes, or a gap is told.
    */
   join(roomId: string): Promise<Members> {
-    const room = this.#rooms.get(roomId) ?? this.#add(roomId);
+    const room = this.#rooms.get(roomId) ?? this.#build(roomId);
+    this.#rooms.set(roomId, room);
     room.wanted = true;
     return new Promise((resolve, reject) => {
       room.waiters.push({ resolve, reject });
@@ -107,9 +116,10 @@ export class Rooms {
     return room?.wanted !== true || room.joined;
   }
 
-  /** The offset of the newest message delivered from *roomId*; undefined if none is known. */
+  /** The newest offset delivered from *roomId*; undefined if none is known. */
   lastOffset(roomId: string): number | undefined {
-    return this.#rooms.get(roomId)?.timeline.last;
+    const room = roomId === this.#personal?.id ? this.#personal : this.#rooms.get(roomId);
+    return room?.timeline.last;
   }
 
   /** The server says that we are not in *roomId*; true if we should be, and will join again. */
@@ -122,9 +132,14 @@ export class Rooms {
   }
 
   /** A message came live. */
-  receive(entry: HistoryEntry): void {
-    const room = this.#rooms.get(entry.roomId);
-    if (room?.wanted === true) room.timeline.receive(entry);
+  receive(message: Message): void {
+    const room = this.#rooms.get(message.roomId);
+    if (room?.wanted === true) room.timeline.receive(message);
+  }
+
+  /** A direct message came live. */
+  receiveDirect(message: DirectMessage): void {
+    this.#personal?.timeline.receive(message);
   }
 
   /** Ask for a page of a room's history. */
@@ -134,9 +149,10 @@ export class Rooms {
     return page;
   }
 
-  #add(id: string): Room {
+  #build(id: string, { isPersonal = false } = {}): Room {
     const room: Room = {
       id,
+      isPersonal,
       timeline: new Timeline((entry) => this.#deliver(room, entry)),
       wanted: true,
       joined: false,
@@ -146,7 +162,6 @@ export class Rooms {
       working: false,
       waiters: [],
     };
-    this.#rooms.set(id, room);
     return room;
   }
 
@@ -155,10 +170,18 @@ export class Rooms {
   }
 
   #onOpened(recovered: boolean): void {
-    for (const room of this.#rooms.values()) {
+    this.#personal ??= this.#build(personalRoom(this.#userId()), { isPersonal: true });
+    for (const room of [this.#personal, ...this.#rooms.values()]) {
       if (!recovered) this.#lose(room);
+      if (room.isPersonal) this.#enterPersonal(room);
       void this.#work(room);
     }
+  }
+
+  /** The server has put us in our own room already. */
+  #enterPersonal(room: Room): void {
+    if (room.missed) room.timeline.hold();
+    room.joined = true;
   }
 
   /** The server does not have us in *room* any more. */
@@ -313,4 +336,9 @@ function rejectAll(room: Room, error: RoomfulError): void {
   const { waiters } = room;
   room.waiters = [];
   for (const waiter of waiters) waiter.reject(error);
+}
+
+/** The room of direct messages of *userId*; the server has no room "user:". */
+export function personalRoom(userId: string | undefined): string {
+  return `user:${userId ?? ""}`;
 }

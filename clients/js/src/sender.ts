@@ -57,8 +57,10 @@ interface Entry extends Omit<Outgoing, "lane"> {
 export interface RoomView {
   isReady(roomId: string): boolean;
   rejoin(roomId: string): boolean;
-  lastOffset(roomId: string): number | undefined;
-  findStored(roomId: string, id: string, after: number | undefined): Promise<Receipt | null>;
+  /** The newest offset of the log in which a message to *lane* shows up for us. */
+  lastOffset(lane: Lane): number | undefined;
+  /** Look for our message *id* in that log behind offset *after*, as findStored (stored.ts). */
+  findStored(lane: Lane, id: string, after: number | undefined): Promise<Receipt | null>;
 }
 
 export class Sender {
@@ -120,10 +122,10 @@ export class Sender {
   }
 
   /** Settle a message of ours that came back before its acknowledgement did. */
-  acknowledge({ kind, id }: Lane, receipt: Receipt): void {
-    const entry = this.#outbox.find(`${kind}:${id}`, ({ payload }) => payload.id === receipt.id);
+  acknowledge(lane: Lane, { id, offset, timestamp }: Receipt): void {
+    const entry = this.#outbox.find(`${lane.kind}:${lane.id}`, ({ payload }) => payload.id === id);
     if (entry?.firstSentAt === undefined) return;
-    this.#settle(entry, receipt);
+    this.#settle(entry, { id, offset, timestamp });
     this.pump();
   }
 
@@ -164,7 +166,7 @@ export class Sender {
     }
     if (entry.firstSentAt === undefined) {
       entry.firstSentAt = now;
-      entry.sentAfter = this.#rooms.lastOffset(entry.target.id);
+      entry.sentAfter = this.#rooms.lastOffset(entry.target);
     }
     const receipt = readReceipt(await this.#link.request(entry.operation, entry.payload));
     if (receipt === undefined) throw badAnswer(entry.operation);
@@ -175,8 +177,9 @@ export class Sender {
   async #checkOld(entry: Entry, now: number): Promise<Receipt | null> {
     const { firstSentAt, target, payload, sentAfter } = entry;
     if (firstSentAt === undefined || now - firstSentAt < DEDUPLICATION_MS) return null;
-    if (target.kind === "user") throw outcomeUnknown();
-    const receipt = await this.#rooms.findStored(target.id, payload.id, sentAfter);
+    const receipt = await this.#rooms.findStored(target, payload.id, sentAfter);
+    // The recipient gets a direct message before the sender does: it may be there all the same.
+    if (receipt === null && target.kind === "user") throw outcomeUnknown();
     if (receipt === null) entry.firstSentAt = undefined; // as if never sent
     return receipt;
   }

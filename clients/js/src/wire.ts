@@ -18,7 +18,11 @@ export interface Message<Content = unknown> {
   readonly offset: number;
 }
 
-/** A message to one user: heard on every connection of that user, and of the sender. */
+/**
+ * A message to one user: heard on every connection of that user, and of the sender.
+ *
+ * Recipient and sender have it in a log each, with an offset each.
+ */
 export interface DirectMessage<Content = unknown> {
   readonly id: string;
   /** The sender. */
@@ -41,12 +45,13 @@ export interface PublishedEvent {
   readonly offset: number;
 }
 
-/** One entry of a room's log. */
-export type HistoryEntry<Content = unknown> = Message<Content> | PublishedEvent;
+/** One entry of a room's log, or of the log of a user's direct messages. */
+export type HistoryEntry<Content = unknown> =
+  Message<Content> | PublishedEvent | DirectMessage<Content>;
 
-/** A page of a room's log, oldest first; `next` is for the next page that way, null at the end. */
-export interface HistoryPage<Content = unknown> {
-  readonly messages: readonly HistoryEntry<Content>[];
+/** A page of a log, oldest first; `next` is for the next page that way, null at the end. */
+export interface HistoryPage<Entry = HistoryEntry> {
+  readonly messages: readonly Entry[];
   readonly next: number | null;
 }
 
@@ -137,7 +142,8 @@ export function readDirectMessage(value: unknown): DirectMessage | undefined {
 }
 
 function readHistoryEntry(value: unknown): HistoryEntry | undefined {
-  if (!isFields(value) || value.event === undefined) return readMessage(value);
+  if (!isFields(value)) return undefined;
+  if (value.event === undefined) return readMessage(value) ?? readDirectMessage(value);
   const stored = readStored(value);
   if (stored === undefined) return undefined;
   const { fields, ...rest } = stored;

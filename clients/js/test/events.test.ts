@@ -1,6 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
 
-import type { Message } from "../src/index.ts";
 import { build, contents, enter, server, useServer } from "./harness.ts";
 import { Heard, reached } from "./waiting.ts";
 
@@ -68,18 +67,6 @@ describe("events", () => {
     expect(await events.atLeast(1)).toEqual([[{ x: 2 }, "e1"]]);
   });
 
-  it("delivers a direct message once, however often it comes", async () => {
-    const { client } = await enter("ada", []);
-    const direct = new Heard<unknown>();
-    client.onDirectMessage(direct.take);
-    const message = { id: "1", userId: "bo", to: "ada", content: "hi", timestamp: 1, offset: 1 };
-    server.io.emit("direct-message", message);
-    server.io.emit("direct-message", message);
-    server.io.emit("direct-message", { ...message, id: "2" });
-
-    expect((await direct.atLeast(2)).map((value) => (value as Message).id)).toEqual(["1", "2"]);
-  });
-
   it("tells presence of others, and keeps one's own over a lost session", async () => {
     const { client } = await enter("ada", []);
     const seen = new Heard<unknown>();
@@ -110,5 +97,57 @@ describe("events", () => {
 
     await heard.atLeast(1);
     expect(errors.values).toMatchObject([{ code: "BAD_ANSWER" }]);
+  });
+});
+
+describe("direct messages", () => {
+  it("reach the recipient and the sender, in one order, without a room", async () => {
+    const { client: ada } = await enter("ada", []);
+    const { client: bo } = await enter("bo", []);
+    const [atAda, atBo] = [new Heard<unknown>(), new Heard<unknown>()];
+    ada.onDirectMessage(({ content }) => atAda.take(content));
+    bo.onDirectMessage(({ content }) => atBo.take(content));
+
+    await Promise.all([1, 2, 3].map((n) => ada.sendDirect("bo", n)));
+
+    expect(await atAda.atLeast(3)).toEqual([1, 2, 3]);
+    expect(await atBo.atLeast(3)).toEqual([1, 2, 3]);
+  });
+
+  it("that were missed in a lost session are fetched, each once", async () => {
+    const { client } = await enter("ada", []);
+    const heard = new Heard<unknown>();
+    client.onDirectMessage(({ content }) => heard.take(content));
+    server.postDirect("bo", "ada", 1);
+    await heard.atLeast(1);
+    server.cut({ forget: true });
+    await reached(client, "waiting");
+    server.postDirect("bo", "ada", 2);
+    await reached(client, "connected");
+    server.postDirect("bo", "ada", 3);
+
+    expect(await heard.atLeast(3)).toEqual([1, 2, 3]);
+    expect((await client.directHistory()).messages.map(({ content }) => content)).toEqual([
+      1, 2, 3,
+    ]);
+  });
+
+  it("that are too old to be sent again are looked up, and given up if they are not there", async () => {
+    const { client } = await enter("ada", [], { retryDelay: 60_000, retryDelayMax: 60_000 });
+    await client.sendDirect("bo", 0);
+    vi.useFakeTimers({ toFake: ["Date"] });
+    server.fail("direct-message", { kind: "swallow" });
+    server.fail("direct-message", { kind: "refuse", code: "OVERLOADED", retryable: true });
+    const outcomes = ["bo", "cy"].map((user) =>
+      client.sendDirect(user, 1).catch((error: unknown) => error),
+    );
+    await vi.waitFor(() => expect(server.operations("direct-message")).toHaveLength(3));
+    server.cut({ forget: true });
+    await reached(client, "waiting");
+    vi.setSystemTime(Date.now() + 600_000);
+
+    expect(await outcomes[0]).toHaveProperty("offset");
+    expect(await outcomes[1]).toMatchObject({ code: "OUTCOME_UNKNOWN" });
+    expect(server.operations("direct-message")).toHaveLength(3);
   });
 });

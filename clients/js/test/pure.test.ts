@@ -5,7 +5,6 @@ import { decideNext, type Ending } from "../src/closing.ts";
 import { readSubject } from "../src/credentials.ts";
 import { DEFAULT_OPTIONS, resolveOptions } from "../src/options.ts";
 import { measure, Outbox } from "../src/outbox.ts";
-import { Recent } from "../src/recent.ts";
 import { Timeline } from "../src/timeline.ts";
 import { readHistoryPage, readMessage, type Message } from "../src/wire.ts";
 import { makeToken } from "./server.ts";
@@ -195,19 +194,7 @@ describe("readers of the wire", () => {
   });
 });
 
-describe("smaller parts", () => {
-  it("remembers only the newest things", () => {
-    const recent = new Recent(2);
-
-    expect(["a", "a", "b", "c", "a"].map((key) => recent.add(key))).toEqual([
-      true,
-      false,
-      true,
-      true,
-      true,
-    ]);
-  });
-
+describe("credentials", () => {
   it("reads the user out of a token, in any script", () => {
     expect(readSubject(makeToken("Zoë 木"))).toBe("Zoë 木");
     expect(readSubject("not a token")).toBeUndefined();

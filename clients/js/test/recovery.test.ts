@@ -78,7 +78,7 @@ describe("a connection whose session is lost", () => {
     const release = server.holdHistory();
     const probe = client.onTyping(() => release()); // arrives behind the live message
     await vi.waitFor(() => expect(server.operations("join-room")).toHaveLength(2));
-    await vi.waitFor(() => expect(server.operations("history")).toHaveLength(2));
+    await vi.waitFor(() => expect(server.reads("lobby")).toBe(2));
     server.post("lobby", "bo", 3);
     server.io.emit("typing", { roomId: "lobby", userId: "bo", isTyping: true, timestamp: 0 });
 
@@ -94,7 +94,7 @@ describe("a connection whose session is lost", () => {
     await reached(client, "waiting");
     for (let n = 1; n <= 150; n += 1) server.post("lobby", "bo", n);
     const release = server.holdHistory();
-    await vi.waitFor(() => expect(server.operations("history")).toHaveLength(2));
+    await vi.waitFor(() => expect(server.reads("lobby")).toBe(2));
     server.cut({ forget: true });
     await reached(client, "waiting");
     server.post("lobby", "bo", 151);
@@ -158,7 +158,10 @@ describe("a connection whose session is lost", () => {
     await heard.atLeast(1);
     server.cut({ forget: true });
 
-    expect(await gaps.atLeast(1)).toEqual([{ roomId: "lobby", after: offset, before: undefined }]);
+    expect(await gaps.atLeast(2)).toEqual([
+      { roomId: "user:ada", after: undefined, before: undefined },
+      { roomId: "lobby", after: offset, before: undefined },
+    ]);
     expect(server.operations("history")).toEqual([]);
   });
 

@@ -57,6 +57,7 @@ describe("sending", () => {
 
   it("gives up a connection from which nothing comes any more, and sends again on the next", async () => {
     const { client } = await enter("ada", [], { ackTimeout: 40 });
+    await client.directHistory(); // nothing else is on its way any more
     server.fail("direct-message", { kind: "ignore" });
 
     await client.sendDirect("bo", "psst");

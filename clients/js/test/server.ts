@@ -24,7 +24,8 @@ export type Fault =
 
 export interface Stored {
   readonly id: string;
-  readonly roomId: string;
+  readonly roomId?: string;
+  readonly to?: string;
   readonly userId: string;
   readonly content?: unknown;
   readonly event?: string;
@@ -118,30 +119,60 @@ export class SmallServer {
     return this.#store({ id, roomId, userId, event, data });
   }
 
+  /** Store a direct message with the recipient and with the sender, and send it to both. */
+  postDirect(
+    userId: string,
+    to: string,
+    content: unknown,
+    id = `${userId}-${this.#offset}`,
+  ): Stored {
+    const store = (owner: string): Stored => {
+      const log = this.log(`user:${owner}`);
+      this.logs.set(`user:${owner}`, log);
+      const known = log.find((stored) => stored.id === id && stored.userId === userId);
+      if (known !== undefined) return known;
+      this.#offset += 10;
+      const stored = { id, userId, to, content, timestamp: Date.now(), offset: this.#offset };
+      log.push(stored);
+      this.io.to(`user:${owner}`).emit("direct-message", stored);
+      return stored;
+    };
+    const stored = store(to);
+    if (userId !== to) store(userId);
+    return stored;
+  }
+
   operations(name: string): Fields[] {
     return this.heard.filter(({ operation }) => operation === name).map(({ fields }) => fields);
+  }
+
+  /** How often the history of *roomId* was asked for. */
+  reads(roomId: string): number {
+    return this.operations("history").filter((fields) => fields.roomId === roomId).length;
   }
 
   log(roomId: string): Stored[] {
     return this.logs.get(roomId) ?? [];
   }
 
-  #store(message: Omit<Stored, "timestamp" | "offset">): Stored {
-    const log = this.log(message.roomId);
-    this.logs.set(message.roomId, log);
+  #store(message: Omit<Stored, "timestamp" | "offset"> & { readonly roomId: string }): Stored {
+    const { roomId } = message;
+    const log = this.log(roomId);
+    this.logs.set(roomId, log);
     const known = log.find(({ id, userId }) => id === message.id && userId === message.userId);
     if (known !== undefined) return known;
     this.#offset += 10;
     const stored = { ...message, timestamp: Date.now(), offset: this.#offset };
     log.push(stored);
-    if (stored.event === undefined) this.io.to(stored.roomId).emit("message", stored);
-    else this.io.to(stored.roomId).emit(stored.event, stored.data);
+    if (stored.event === undefined) this.io.to(roomId).emit("message", stored);
+    else this.io.to(roomId).emit(stored.event, stored.data);
     return stored;
   }
 
   #serve(socket: Socket): void {
     const { token } = socket.handshake.auth as { token: string };
     const userId = readUser(token);
+    void socket.join(`user:${userId}`);
     const on = (name: string, answer: (fields: Fields) => object | Promise<object>): void => {
       socket.on(name, (fields: Fields, ack?: Ack) => {
         this.heard.push({ operation: name, fields });
@@ -162,16 +193,19 @@ export class SmallServer {
     on("auth", () => ({ success: true, expiresAt: 0 }));
     on("message", ({ id, roomId, content }) => {
       if (!socket.rooms.has(roomId as string)) return refusal("NOT_JOINED", false);
-      return { success: true, ...this.#store({ id, roomId, userId, content } as Stored) };
+      return {
+        success: true,
+        ...this.#store({ id: id as string, roomId: roomId as string, userId, content }),
+      };
     });
     on("publish", ({ id, roomId, event, data }) => {
-      return { success: true, ...this.#store({ id, roomId, userId, event, data } as Stored) };
+      return {
+        success: true,
+        ...this.postEvent(roomId as string, userId, event as string, data, id as string),
+      };
     });
     on("direct-message", ({ id, userId: to, content }) => {
-      this.#offset += 10;
-      const direct = { id, userId, to, content, timestamp: Date.now(), offset: this.#offset };
-      this.io.emit("direct-message", direct);
-      return { success: true, ...direct };
+      return { success: true, ...this.postDirect(userId, to as string, content, id as string) };
     });
     on("history", (fields) => this.#history(fields));
   }
