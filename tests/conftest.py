@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 
 import httpx
 import pytest
+
 from support import eio
 from support.server import RUNNING, Server, serving
 

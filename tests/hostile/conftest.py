@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator
 
 import pytest
+
 from support.server import Server
 from support.sio import signed_in
 from support.tokens import make_token

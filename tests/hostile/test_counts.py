@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+
 from support.deadline import eventually
 from support.plainjson import PlainJson
 from support.rawsocket import RawSocket
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo, signed_in
 from support.tokens import make_token
-from websockets.exceptions import InvalidStatus
 
 LIMIT = 4504
 PER_USER = 3

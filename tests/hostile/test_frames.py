@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from support.deadline import eventually
 from support.rawsocket import Opcode, RawSocket, build_frame, close_payload
 from support.server import Server

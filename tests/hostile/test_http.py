@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.rawsocket import RawSocket
 from support.server import Server
 
@@ -221,17 +222,3 @@ async def test_websocket_that_cannot_be_is_refused_before_the_101(
     """A wrong query or path is a 4xx, not a WebSocket that closes."""
     async with RawSocket.dial(server.port) as raw:
         assert 400 <= (await raw.upgrade(path)).status < 500
-
-
-async def test_frame_behind_the_handshake_is_not_lost(server: Server) -> None:
-    """A client may send its first frame together with the handshake."""
-    headers = (
-        f"GET {WEBSOCKET} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    frame = b"\x81\x82\x00\x00\x00\x0040"
-    async with RawSocket.dial(server.port) as raw:
-        await raw.send(headers.encode() + frame)
-        assert (await raw.response()).status == 101
-        assert (await raw.frame())[1].startswith(b"0{")
-        assert (await raw.frame())[1].startswith(b"44{")

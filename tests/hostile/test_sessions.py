@@ -6,10 +6,11 @@ import asyncio
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
 from support.eio import EngineSocket, Polling, barrier
 from support.server import Server
 from support.tokens import make_token
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 
 @pytest.fixture

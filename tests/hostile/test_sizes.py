@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+
 from support.eio import EngineSocket, Polling
 from support.plainjson import plain_signed_in
 from support.rawsocket import Opcode, RawSocket, build_frame
@@ -94,16 +97,17 @@ async def test_largest_message_passes(server: Server, room: str) -> None:
 async def test_polling_body_of_ten_megabytes(
     server: Server, http: httpx.AsyncClient, chunked: bool
 ) -> None:
-    """A 413, before the whole body came, whether its length was said or not."""
+    """A 413: at the head if that says the length, else once too much has come."""
     session = Polling(http, f"{server.url}/socket.io/")
     await session.open()
     path = f"/socket.io/?EIO=4&transport=polling&sid={session.sid}"
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {TEN_MB}"
     async with RawSocket.dial(server.port) as raw:
         await raw.send(f"POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n".encode())
-        for _ in range(20):
-            piece = b"4" * 100_000
-            await raw.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            chunk = b"4" * 50_000
+            for _ in range(PAYLOAD_BYTES // len(chunk) + 1):
+                await raw.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         assert (await raw.response()).status == 413
     assert (await session.poll()).status_code == 400
 
@@ -128,8 +132,9 @@ async def test_attachments_count_for_the_payload(server: Server) -> None:
     """Ten attachments of 900 KB are 9 MB, and above the limit of one event."""
     async with signed_in(server.ws_url, make_token("alice")) as client:
         await client.send('4510-["message",{"_placeholder":true,"num":0}]')
-        for _ in range(10):
-            await client.send(b"x" * 900_000)
+        with suppress(ConnectionClosed):
+            for _ in range(10):
+                await client.send(b"x" * 900_000)
         assert await client.wait_closed() == TOO_BIG
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+
 from support.deadline import DEADLINE_S, eventually, within
 from support.eio import Polling
 from support.plainjson import PlainJson

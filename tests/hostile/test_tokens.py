@@ -15,6 +15,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from support.refusals import BAD_PACKET
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo
 from support.tokens import SECRET, make_claims, make_token
@@ -99,7 +101,6 @@ FORGED: list[tuple[str, Any]] = [
     ("deep claims", f"{HEAD}.{encode_part(b'[' * 5_000)}.{SIGNATURE}"),
     ("no UTF-8", f"{HEAD}.{encode_part(bytes([0xFF, 0xFE]))}.{SIGNATURE}"),
     ("not base64", "\x00.\x01.\x02"),
-    ("lone surrogate", "\ud800.a.b"),
     ("number", 7),
     ("true", True),
     ("object", {"token": GOOD}),
@@ -127,6 +128,14 @@ async def test_token_of_the_public_key_is_good(server: Server) -> None:
         assert (await client.sign_in({"token": token}))["pid"]
 
 
+async def test_token_that_is_no_unicode_is_no_packet(server: Server) -> None:
+    """A lone surrogate cannot be in a CONNECT: closed like any other bad packet."""
+    async with SocketIo.dial(server.ws_url) as client:
+        with pytest.raises(ConnectionError):
+            await client.sign_in({"token": "\ud800.a.b"})
+        assert client.close_code == BAD_PACKET
+
+
 @pytest.mark.parametrize("name", ["Token", "jwt", "authorization"])
 async def test_token_elsewhere_does_not_count(server: Server, name: str) -> None:
     """Only `auth.token` is looked at."""
@@ -150,7 +159,7 @@ async def test_token_does_not_reach_the_log(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["Bearer", "Bearer ", f"Basic {GOOD}", f"Bearer {unsigned('none')}", "Bearer " + "x" * 20_000],
+    ["Bearer", f"Basic {GOOD}", f"Bearer {unsigned('none')}", "Bearer " + "x" * 20_000],
 )
 async def test_bad_service_token_is_a_401(
     server: Server, http: httpx.AsyncClient, header: str

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from support.deadline import DEADLINE_S, within
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+from support.deadline import DEADLINE_S, within
 
 __all__ = ["SEPARATOR", "EngineSocket", "Handshake", "Polling", "barrier", "http_client"]
 
@@ -97,7 +98,12 @@ class EngineSocket:
     async def dial(cls, endpoint: str, query: str) -> AsyncIterator[EngineSocket]:
         """Do the WebSocket handshake with exactly this *query*; closes at the end of the block."""
         async with connect(
-            f"{endpoint}?{query}", compression=None, ping_interval=None, max_size=None, proxy=None
+            f"{endpoint}?{query}",
+            compression=None,
+            ping_interval=None,
+            max_size=None,
+            max_queue=None,
+            proxy=None,
         ) as connection:
             yield cls(connection)
 

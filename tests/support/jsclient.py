@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.deadline import DEADLINE_S, within
 from support.event import Event
 from support.inbox import Inbox

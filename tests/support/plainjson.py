@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from support.deadline import DEADLINE_S, within
-from support.inbox import Inbox
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
+
+from support.deadline import DEADLINE_S, within
+from support.inbox import Inbox
 
 __all__ = ["PlainJson", "plain_signed_in"]
 
@@ -49,6 +50,7 @@ class PlainJson:
             compression=None,
             ping_interval=None,
             max_size=None,
+            max_queue=None,
             proxy=None,
         ) as connection:
             client = cls(connection)

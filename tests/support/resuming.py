@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from websockets.exceptions import WebSocketException
+
 from support.deadline import DEADLINE_S, eventually
 from support.inbox import Ended
 from support.plainjson import PlainJson
 from support.sio import SocketIo
-from websockets.exceptions import WebSocketException
 
 __all__ = ["Receiver", "RetryingSender", "SocketReceiver", "PlainReceiver", "running"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
 from support.deadline import DEADLINE_S
 from support.tokens import SECRET
 
@@ -24,6 +24,7 @@ RUNNING: list[Server] = []
 
 _START_S = 3 * DEADLINE_S
 _POLL_S = 0.02
+_DRAIN_S = 0.5
 _LOG_TAIL_BYTES = 12_000
 
 
@@ -71,19 +72,18 @@ class Server:
             return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
         return False
 
-    def terminate(self) -> None:
-        """Ask the process to stop (SIGTERM); returns at once."""
-        self.process.send_signal(signal.SIGTERM)
-
     def stop(self, *, patience_s: float = DEADLINE_S) -> int:
-        """Stop the process, by force if it does not go within *patience_s*; its exit status."""
-        if self.process.poll() is None:
-            self.terminate()
-        try:
-            return self.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait(patience_s)
+        """Stop the process, less and less politely; its exit status."""
+        for ask, wait_s in (
+            (self.process.terminate, _DRAIN_S),
+            (self.process.terminate, patience_s),  # a second signal ends the drain
+            (self.process.kill, patience_s),
+        ):
+            if self.process.poll() is None:
+                ask()
+            with suppress(subprocess.TimeoutExpired):
+                return self.process.wait(wait_s)
+        raise AssertionError(f"process {self.process.pid} cannot be killed")
 
 
 def claim_port() -> int:

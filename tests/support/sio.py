@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
 from support.deadline import DEADLINE_S, within
 from support.event import Event
 from support.inbox import Inbox
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 __all__ = ["ConnectRefused", "SocketIo", "signed_in"]
 
@@ -60,7 +61,12 @@ class SocketIo:
         """Open the Engine.IO session of a client that has not signed in yet."""
         endpoint = f"{url}/socket.io/?EIO=4&transport=websocket"
         async with connect(
-            endpoint, compression=None, ping_interval=None, max_size=None, proxy=None
+            endpoint,
+            compression=None,
+            ping_interval=None,
+            max_size=None,
+            max_queue=None,
+            proxy=None,
         ) as connection:
             opening = await within(connection.recv())
             assert str(opening).startswith("0{"), opening

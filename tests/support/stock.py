@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import socketio  # type: ignore[import-untyped]  # python-socketio has no types
+
 from support.deadline import DEADLINE_S
 from support.event import Event
 from support.inbox import Inbox

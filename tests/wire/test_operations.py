@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from support.server import Server
 from support.sio import SocketIo, signed_in
 from support.tokens import make_token

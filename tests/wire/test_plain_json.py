@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.plainjson import PlainJson, plain_signed_in
 from support.server import Server
 from support.sio import signed_in

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+
 from support.server import Server
 from support.sio import SocketIo, signed_in
 from support.tokens import make_token

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.deadline import within
 from support.server import Server
 from support.stock import PythonClient, stock_client

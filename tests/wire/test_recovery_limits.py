@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import pytest
+
 from support.plainjson import plain_signed_in
 from support.server import Server
 from support.sio import SocketIo, signed_in

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support.deadline import eventually
 from support.server import Server
 from support.sio import signed_in

@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import WebSocketException
+
 from support.deadline import DEADLINE_S, within
 from support.jsclient import JsClient, js_client
 from support.resuming import PlainReceiver, Receiver, RetryingSender, SocketReceiver, running
 from support.server import RUNNING, Server, start
 from support.sio import SocketIo, signed_in
 from support.tokens import make_token
-from websockets.exceptions import WebSocketException
 
 RECEIVERS = 10
 BEFORE_AND_AFTER = 100
@@ -35,7 +36,7 @@ class Restarts:
 
     async def stop(self) -> int:
         """Stop the process as an orchestrator does, and return its exit status."""
-        self.now.terminate()
+        self.now.process.terminate()
         return await asyncio.to_thread(self.now.process.wait, 2 * DEADLINE_S)
 
     async def start(self) -> None:
@@ -183,7 +184,7 @@ async def test_draining_server_takes_nobody_new(restarts: Restarts) -> None:
             await stack.enter_async_context(
                 signed_in(restarts.now.ws_url, make_token(f"user-{number}"))
             )
-        restarts.now.terminate()
+        restarts.now.process.terminate()
         while restarts.now.is_ready():
             pass
         with pytest.raises((OSError, WebSocketException)):
@@ -201,7 +202,7 @@ async def test_second_signal_stops_at_once(tmp_path: Path) -> None:
                 token = make_token(f"user-{number // 10}")
                 await stack.enter_async_context(signed_in(restarts.now.ws_url, token))
             began = loop.time()
-            restarts.now.terminate()
+            restarts.now.process.terminate()
             while restarts.now.is_ready():
                 pass
             await restarts.stop()

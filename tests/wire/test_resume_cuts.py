@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+
 from support.deadline import DEADLINE_S, eventually, within
 from support.jsclient import JsClient, js_client
 from support.proxy import Proxy

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
 from support.plainjson import plain_signed_in
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo, signed_in

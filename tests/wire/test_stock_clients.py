@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from support.server import Server
 from support.sio import signed_in
 from support.stock import KINDS, SignInFailed, stock_client

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+
 from support.plainjson import plain_signed_in
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo, signed_in
