@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from roomful.edge.websocket import EdgeProtocol
@@ -26,6 +27,7 @@ HEAD_LIMIT = 32 * 1024
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
+_BAD = b"HTTP/1.1 400 Bad Request\r\n"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
 _END = b"content-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -100,12 +102,24 @@ class EdgeHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head above HEAD_LIMIT is refused."""
         if self._head_bytes >= 0:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT and b"\r\n\r\n" not in data:
+            end = data.find(b"\r\n\r\n")
+            self._head_bytes += len(data) if end < 0 else end
+            if self._head_bytes > HEAD_LIMIT:
                 self.reject(_TOO_LARGE)
                 return
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                # uvicorn drops what came in one piece with the request.
+                self._hand_over(data[upgrade.args[0] :])
+            else:
+                self.reject(_BAD)
+        except httptools.HttpParserError:
+            self.reject(_BAD)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -123,7 +137,7 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_response_complete()
 
-    def handle_websocket_upgrade(self) -> None:
+    def _hand_over(self, rest: bytes) -> None:
         """Hand the connection over to a WebSocket, which is counted until it is gone."""
         self._edge.head_timer.end(self)
         self.connections.discard(self)
@@ -135,7 +149,7 @@ class EdgeHttpProtocol(HttpToolsProtocol):
             head += (name, b": ", value, b"\r\n")
         protocol = EdgeProtocol(self._edge, self._address)
         protocol.connection_made(self.transport)
-        protocol.data_received(b"".join((*head, b"\r\n")))
+        protocol.data_received(b"".join((*head, b"\r\n", rest)))
         self.transport.set_protocol(protocol)
 
     def reject(self, head: bytes) -> None:

@@ -113,7 +113,8 @@ class JsonConnection(Connection):
             edge.statistics.refused_sign_ins += 1
             logger.info("sign-in refused", extra={"code": refused.code, "why": refused.sentence})
             self.refuse(ref, "auth", refused)
-            self.close(CloseCode.UNAUTHORIZED, refused.code)
+            is_full = refused.code is RefusalCode.RATE_LIMITED
+            self.close(CloseCode.LIMIT if is_full else CloseCode.UNAUTHORIZED, refused.code)
             return
         self._is_signing_in = False
         expires = identity.expires_at

@@ -8,6 +8,7 @@ hot path. The others are coroutines, because they wait for a shard. Both raise R
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
@@ -46,9 +47,13 @@ if TYPE_CHECKING:
 __all__ = ["HISTORY_LIMIT", "Router", "build_envelope"]
 
 HISTORY_LIMIT = 100
+MAX_DIGITS = 4300
+"""What Python reads by default; a longer number would cut every Python client of the room."""
 
 Attachments = Sequence[bytes]
 Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
+
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 _json = msgspec.json.Encoder().encode
 _new_id = (f"{token_hex(5)}-{number:x}" for number in count())
@@ -96,10 +101,23 @@ def check_event_name(event: str) -> None:
     Check that an app may name an event *event*.
 
     Raises:
-        Refused: RESERVED_EVENT.
+        Refused: RESERVED_EVENT, or BAD_REQUEST.
     """
-    if event in RESERVED_EVENTS or event.startswith("roomful:") or not is_clean(event):
+    if not is_clean(event):
+        raise Refused(RefusalCode.BAD_REQUEST, "an event's name has no control characters")
+    if event in RESERVED_EVENTS or event.startswith("roomful:"):
         raise Refused(RefusalCode.RESERVED_EVENT, f"an event cannot be named {event[:64]!a}")
+
+
+def check_room_name(name: str) -> None:
+    """
+    Check that *name* can be a room's.
+
+    Raises:
+        Refused: BAD_REQUEST.
+    """
+    if not is_clean(name):
+        raise Refused(RefusalCode.BAD_REQUEST, "a room's name has no control characters")
 
 
 class Router:
@@ -188,6 +206,8 @@ class Router:
 
     def _checked(self, raw: msgspec.Raw, attachments: Attachments) -> bytes:
         content = bytes(raw)
+        if len(content) > MAX_DIGITS and _LONG_NUMBER.search(content):
+            raise Refused(RefusalCode.BAD_REQUEST, f"a number of more than {MAX_DIGITS} digits")
         if attachments:
             try:
                 check_placeholders(content, len(attachments))
@@ -326,8 +346,7 @@ class Router:
         Raises:
             Refused: BAD_REQUEST, ROOM_LIMIT, FORBIDDEN, RESERVED_ROOM, ..._UNAVAILABLE.
         """
-        if not is_clean(name):
-            raise Refused(RefusalCode.BAD_REQUEST, "a room's name has no control characters")
+        check_room_name(name)
         room, edge = RoomId(name), self._edge
         limit = edge.settings.limits.rooms_per_connection
         # The user's own room does not count.
@@ -408,6 +427,7 @@ class Router:
 
     async def _may_read(self, connection: Connection, room: RoomId) -> None:
         if room not in connection.rooms:
+            check_room_name(room)
             await self.allow_join(connection, room)
 
     async def _history(

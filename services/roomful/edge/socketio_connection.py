@@ -20,7 +20,7 @@ from roomful.edge.sign_in import not_allowed
 from roomful.protocol import socketio
 from roomful.protocol.engineio import Binary
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
-from roomful.protocol.operations import parse_event
+from roomful.protocol.operations import parse_event, parse_leniently
 from roomful.protocol.session import (
     Connect,
     Disconnect,
@@ -47,6 +47,18 @@ class _Auth(msgspec.Struct):
     pid: Any = None
     offset: Any = None
     recovery: Any = None
+
+
+def _parse_auth(body: bytes) -> _Auth:
+    if not body:
+        return _Auth()
+    try:
+        return msgspec.json.decode(body, type=_Auth)
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        value = parse_leniently(body)
+        if not isinstance(value, dict):
+            raise BadPacket("the body of CONNECT is an object") from exc
+        return _Auth(**{name: value.get(name) for name in _Auth.__struct_fields__})
 
 
 class SocketIoConnection(Connection):
@@ -133,11 +145,7 @@ class SocketIoConnection(Connection):
             reply = socketio.encode_connect_error("Invalid namespace", connect.namespace)
             self.transport.send((reply,))
             return
-        try:
-            auth = msgspec.json.decode(connect.auth, type=_Auth) if connect.auth else _Auth()
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise BadPacket("the body of CONNECT is an object") from exc
-        self.run(self._sign_in(auth))
+        self.run(self._sign_in(_parse_auth(connect.auth)))
 
     async def _sign_in(self, auth: _Auth) -> None:
         edge = self.edge

@@ -31,10 +31,18 @@ Open = Callable[[Socket], Owner]
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """Read a query string; of a name that comes twice the first counts."""
+    """
+    Read a query string; of a name that comes twice the first counts.
+
+    Raises:
+        BadHandshake: more than 64 fields.
+    """
     values: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=64):
-        values.setdefault(name, value)
+    try:
+        for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=64):
+            values.setdefault(name, value)
+    except ValueError as exc:
+        raise BadHandshake(HandshakeFault.BAD_REQUEST, "too many fields") from exc
     return values
 
 
@@ -69,7 +77,12 @@ class Upgrade:
     ) -> picows.WSUpgradeResponseWithListener:
         self._edge.statistics.refused_upgrades += 1
         self._edge.counts.leave(address)
-        headers = {"Content-Type": "application/json", "Connection": "close", **(more or {})}
+        headers = {
+            "Content-Type": "application/json",
+            "Connection": "close",
+            "Sec-WebSocket-Version": "13",
+            **(more or {}),
+        }
         response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
         return picows.WSUpgradeResponseWithListener(response, None)
 
@@ -82,6 +95,8 @@ class Upgrade:
             Refused: the edge takes nobody now.
         """
         edge = self._edge
+        if request.headers.get("Sec-WebSocket-Version") != "13":
+            raise BadHandshake(HandshakeFault.BAD_REQUEST, "Sec-WebSocket-Version is 13")
         url = urlsplit(request.path.decode("latin-1"))
         query = parse_query(url.query)
         edge.origins.check(request.headers.get("Origin"), request.headers.get("Host"))

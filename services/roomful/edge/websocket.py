@@ -19,7 +19,7 @@ from picows.picows import WSProtocol as PicowsProtocol  # type: ignore[attr-defi
 
 from roomful.edge.fanout import Carrier
 from roomful.protocol.errors import (
-    BadPacket,
+    BadFrame,
     ClientFault,
     CloseCode,
     RefusalCode,
@@ -48,6 +48,9 @@ PONG = picows.WSMsgType.PONG
 CLOSE = picows.WSMsgType.CLOSE
 
 _NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+
+# RFC 6455 section 7.4.1: these stand for what happened without a close frame.
+_NEVER_SENT = frozenset({1004, 1005, 1006, 1015})
 
 CLOSE_WAIT_S = 5.0
 """How long the peer may take to answer our close frame (and to read what is before it)."""
@@ -138,6 +141,8 @@ class Socket(picows.WSListener):
 
     def _receive(self, transport: picows.WSTransport, frame_: picows.WSFrame) -> None:
         kind = frame_.msg_type
+        if frame_.rsv1 or frame_.rsv2 or frame_.rsv3:
+            raise BadFrame("a reserved bit is set and no extension was agreed on")
         if kind == TEXT and frame_.fin and self._parts is None:
             payload = frame_.get_payload_as_bytes()
             if not payload.isascii():
@@ -148,6 +153,9 @@ class Socket(picows.WSListener):
         elif kind == PONG:
             self.owner.on_pong()
         elif kind == CLOSE:
+            code: int = frame_.get_close_code()  # type: ignore[assignment]  # its stub says Enum
+            if code and not (1000 <= code <= 4999 and code not in _NEVER_SENT):
+                raise BadFrame(f"{code} is not a code for a close frame")
             # RFC 6455 section 5.5.1: answer a close frame with one.
             self.write(close_frame(CloseCode.NORMAL, ""))
             self._end()
@@ -159,7 +167,7 @@ class Socket(picows.WSListener):
         limits = self._edge.settings.limits
         parts = self._parts
         if (parts is None) == (kind == CONTINUATION):
-            raise BadPacket("a fragment out of place")
+            raise BadFrame("a fragment out of place")
         if parts is None:
             # The first element says what the message is.
             parts = self._parts = [b"t" if kind == TEXT else b"b"]

@@ -3,6 +3,7 @@ The one registry of everything that can be said "no" with, and the tree of proto
 
     RoomfulError
     ├── ClientFault            the peer broke the protocol or a limit; says how to close
+    │   ├── BadFrame           not RFC 6455
     │   ├── BadPacket          not Engine.IO v4 / Socket.IO v5 / our JSON
     │   └── TooLarge           above a payload, attachment or fragment limit
     └── Refused                an operation was understood and is not done; says why
@@ -17,6 +18,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 
 __all__ = [
+    "BadFrame",
     "BadPacket",
     "ClientFault",
     "CloseCode",
@@ -108,6 +110,12 @@ class ClientFault(RoomfulError):
 
 class BadPacket(ClientFault):
     """Bytes that are not the protocol; the connection cannot go on."""
+
+
+class BadFrame(ClientFault):
+    """Frames that RFC 6455 forbids; the connection cannot go on."""
+
+    close_code = CloseCode.PROTOCOL_ERROR
 
 
 class TooLarge(ClientFault):
