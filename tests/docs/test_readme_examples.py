@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE, STDOUT, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from typing import Any
 import pytest
 import websockets
 
-from support.deadline import within
-from support.server import Server
+from support.deadline import DEADLINE_S
+from support.server import Server, serving
 from support.tokens import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -40,12 +41,12 @@ def read_block(kind: str, first_line: str) -> str:
 
 def make_token(user: str) -> str:
     """Return what the README's command prints for *user*."""
-    found = re.search(r"^ +TOKEN=\$\(\.venv/bin/roomful (.+) alice\)$", README, re.MULTILINE)
-    assert found, "README.md no longer shows how to get a token"
+    shown = re.search(r"^ +TOKEN=\$\(\.venv/bin/roomful (.+)\)$", README, re.MULTILINE)
+    assert shown, "README.md no longer shows how to get a token"
     program = str(Path(sys.executable).parent / "roomful")
+    arguments = [user if word == "alice" else word for word in shlex.split(shown[1])]
     environment = {"PATH": os.environ["PATH"], "ROOMFUL_AUTH_SECRET": SECRET}
-    command = [program, *found[1].split(), user]
-    return subprocess.check_output(command, env=environment, text=True).strip()
+    return subprocess.check_output([program, *arguments], env=environment, text=True).strip()
 
 
 class Example:
@@ -58,12 +59,20 @@ class Example:
     async def expect(self, *beginnings: str) -> None:
         """Read until a line for each of *beginnings* has come, in any order."""
         missing = list(beginnings)
-        while missing:
-            assert self.process.stdout is not None
-            line = (await within(self.process.stdout.readline())).decode()
-            self.printed.append(line)
-            assert line, f"ended without printing {missing}:\n{''.join(self.printed)}"
-            missing = [beginning for beginning in missing if not line.startswith(beginning)]
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while missing:
+                    line = await self._read_line()
+                    missing = [start for start in missing if not line.startswith(start)]
+        except TimeoutError:
+            pytest.fail(f"did not print {missing} but:\n{''.join(self.printed)}")
+
+    async def _read_line(self) -> str:
+        assert self.process.stdout is not None
+        line = (await self.process.stdout.readline()).decode()
+        assert line, f"ended after:\n{''.join(self.printed)}"
+        self.printed.append(line)
+        return line
 
 
 @asynccontextmanager
@@ -76,7 +85,7 @@ async def run_example(
         "ROOMFUL_URL": server.url,
         "TOKEN": make_token(user),
     }
-    process = await create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         program, str(file), env=environment, stdout=PIPE, stderr=STDOUT
     )
     try:
@@ -84,6 +93,13 @@ async def run_example(
     finally:
         process.kill()
         await process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of its own for each test: the README counts who is in the lobby."""
+    with serving(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
@@ -116,21 +132,35 @@ async def test_javascript_and_python_examples_meet_in_the_lobby(
 
 
 async def test_plain_json_example_gets_the_answers_it_shows(server: Server) -> None:
-    """Every line that is sent is answered with the lines below it, and with more fields at most."""
+    """What is sent is answered with all that is shown before the next line that is sent."""
     token = make_token("carol")
     async with websockets.connect(f"{server.ws_url}/ws") as connection:
-        for line in read_block("text", "> ").splitlines():
-            direction, text = line.split(" ", 1)
-            if direction == ">":
-                await connection.send(text.replace("$TOKEN", token))
-            else:
-                shown = json.loads(text)
-                assert shown.items() <= (await receive(connection, shown["type"])).items()
+        for sent, *shown in read_exchanges():
+            await connection.send(sent.replace("$TOKEN", token))
+            await receive(connection, [json.loads(line) for line in shown])
 
 
-async def receive(connection: websockets.ClientConnection, kind: str) -> dict[str, Any]:
-    """Return the next object of type *kind*; the others between are not in the README."""
-    while True:
-        answer: dict[str, Any] = json.loads(await within(connection.recv()))
-        if answer["type"] == kind:
-            return answer
+def read_exchanges() -> list[list[str]]:
+    """Return each line that is sent, with the lines that are received before the next one."""
+    exchanges: list[list[str]] = []
+    for line in read_block("text", "> ").splitlines():
+        direction, text = line.split(" ", 1)
+        if direction == ">":
+            exchanges.append([text])
+        else:
+            exchanges[-1].append(text)
+    return exchanges
+
+
+async def receive(connection: websockets.ClientConnection, shown: list[dict[str, Any]]) -> None:
+    """Receive until there was an object with at least the fields of each in *shown*."""
+    received: list[dict[str, Any]] = []
+    missing = list(shown)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while missing:
+                answer = json.loads(await connection.recv())
+                received.append(answer)
+                missing = [fields for fields in missing if not fields.items() <= answer.items()]
+    except TimeoutError:
+        pytest.fail(f"did not receive {missing} but {received}")
