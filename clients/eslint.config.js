@@ -9,7 +9,9 @@ export default defineConfig(
   {
     languageOptions: {
       parserOptions: {
-        projectService: { allowDefaultProject: ["eslint.config.js", "tools/*.mjs"] },
+        projectService: {
+          allowDefaultProject: ["eslint.config.js", "vitest.config.ts", "tools/*.mjs"],
+        },
       },
     },
     rules: {
