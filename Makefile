@@ -56,7 +56,7 @@ check-python: $(VENV)/.dev.stamp
 	@echo "== mypy"
 	@$(BIN)/mypy
 	@echo "== import-linter"
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@echo "== lock and tree"
 	@$(BIN)/python scripts/lock.py --check
 	@$(BIN)/python scripts/check_tree.py
