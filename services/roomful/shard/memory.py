@@ -150,14 +150,15 @@ class MemoryShard:
                 by_room[room].append(item)
             else:
                 by_room[room] = [item]
+        now = self._now()
+        # First, so that an id is free again when its window is over, however quiet the shard was.
+        self._forget_ids(now)
         settled: list[tuple[Settle, Stored]] = []
         for room, items in by_room.items():
             entries = self._append(items, settled)
             if entries and self._sink is not None:
                 self._sink.deliver(self._name, room, entries)
-        now = self._now()
         self.logs.trim(int(now * 1000))
-        self._forget_ids(now)
         statistics = self.statistics
         statistics.batches += 1
         for settle, stored in settled:
@@ -279,8 +280,9 @@ class MemoryShard:
         self._sessions.pop(pid, None)
 
     async def aclose(self) -> None:
-        """Commit what is pending and stop the sweeper."""
-        self._commit()
+        """Commit what is pending, and what that publishes, and stop the sweeper."""
+        while self._pending:
+            self._commit()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
