@@ -16,6 +16,8 @@ from roomful.shard.base import Entry, Page, Replay, RoomId
 
 __all__ = ["LogLimits", "RoomLogs"]
 
+SLACK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
@@ -33,9 +35,18 @@ class RoomLogs:
     """All room logs of one embedded shard."""
 
     # Mutable state: each room's entries; the same entries over all rooms, oldest first, some of
-    # them already gone from their room; per room the newest offset it lost (its floor); and the
-    # newest floor of rooms that are forgotten altogether.
-    __slots__ = ("_bytes", "_floors", "_forgotten", "_kept", "_limits", "_rooms", "_timeline")
+    # them already gone from their room (stale); per room the newest offset it lost (its floor);
+    # and the newest floor of rooms that are forgotten altogether.
+    __slots__ = (
+        "_bytes",
+        "_floors",
+        "_forgotten",
+        "_kept",
+        "_limits",
+        "_rooms",
+        "_stale_bytes",
+        "_timeline",
+    )
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
@@ -44,6 +55,7 @@ class RoomLogs:
         self._floors: dict[RoomId, int] = {}
         self._forgotten = 0
         self._bytes = 0
+        self._stale_bytes = 0
         self._kept = 0
 
     def __len__(self) -> int:
@@ -68,9 +80,10 @@ class RoomLogs:
     ) -> None:
         """Take over what another process kept; nothing was appended yet."""
         self._forgotten = forgotten
+        # First: an entry that does not fit any more raises its room's floor.
+        self._floors |= floors
         for entry in entries:
             self.append(entry)
-        self._floors |= floors
 
     def entries(self) -> Iterable[Entry]:
         """Give all entries, in offset order."""
@@ -90,10 +103,12 @@ class RoomLogs:
         self._bytes += entry.envelope.size
         self._kept += 1
         if len(log) > self._limits.messages_per_room:
+            # A busy room drops from its head what the timeline still holds further on.
+            self._stale_bytes += log[0].envelope.size
             self._drop_head(room, log)
-            if len(self._timeline) > 2 * self._kept + 1024:
-                # A busy room drops from its head what the timeline still holds further on.
+            if self._stale_bytes > self._bytes + SLACK_BYTES:
                 self._timeline = deque(self.entries())
+                self._stale_bytes = 0
 
     def trim(self, now_ms: int) -> None:
         """Let go of what is too old, or too much; cheap when nothing is."""
@@ -110,6 +125,8 @@ class RoomLogs:
                 ):
                     return
                 self._drop_head(entry.envelope.room, log)
+            else:
+                self._stale_bytes -= entry.envelope.size
             timeline.popleft()
 
     def _drop_head(self, room: RoomId, log: deque[Entry]) -> None:
