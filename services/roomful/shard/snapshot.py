@@ -46,7 +46,7 @@ class Snapshot:
             file = msgspec.msgpack.decode(data, type=_File)
         except FileNotFoundError:
             return False
-        except (OSError, msgspec.MsgspecError) as exc:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             logger.warning("snapshot not readable", extra={"why": str(exc)})
             return False
         if file.version != VERSION:
