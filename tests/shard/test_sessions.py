@@ -1,0 +1,66 @@
+"""Session records: what a client needs to resume is kept for its time, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from roomful.shard.base import RoomId, SessionRecord, Shard, UserId
+from roomful.shard.memory import MemoryLimits
+from shard.recording import RecordingSink
+from shard.site import Site
+
+
+def make_record(pid: str = "p", **rooms: int) -> SessionRecord:
+    """Make the record of a session of alice."""
+    offsets = {RoomId(room): offset for room, offset in rooms.items()}
+    return SessionRecord(pid, f"sid-{pid}", UserId("alice"), offsets)
+
+
+@pytest.fixture
+async def shard(site: Site) -> Shard:
+    """A shard."""
+    return await site.make(RecordingSink())
+
+
+async def test_a_record_comes_back_as_it_was(shard: Shard) -> None:
+    """With its rooms and their join offsets."""
+    await shard.save_session(make_record("p", a=3, b=7), 60)
+    assert await shard.load_session("p") == make_record("p", a=3, b=7)
+    assert await shard.load_session("other") is None
+
+
+async def test_saving_again_replaces(shard: Shard) -> None:
+    """The newest record counts."""
+    await shard.save_session(make_record("p", a=3), 60)
+    await shard.save_session(make_record("p", a=3, b=9), 60)
+    assert await shard.load_session("p") == make_record("p", a=3, b=9)
+
+
+async def test_a_record_lapses(site: Site, shard: Shard) -> None:
+    """After ttl_s seconds it is gone, and each save begins them anew."""
+    await shard.save_session(make_record(), 60)
+    await site.pass_time(50)
+    await shard.save_session(make_record(), 60)
+    await site.pass_time(50)
+    assert await shard.load_session("p") is not None
+    await site.pass_time(11)
+    assert await shard.load_session("p") is None
+
+
+async def test_a_dropped_record_is_gone(shard: Shard) -> None:
+    """Dropping is final, and dropping what is not there is nothing."""
+    await shard.save_session(make_record(), 60)
+    await shard.drop_session("p")
+    await shard.drop_session("p")
+    assert await shard.load_session("p") is None
+
+
+async def test_records_are_bounded(site: Site) -> None:
+    """Above the limit the one that lapses first goes: the others can still resume."""
+    shard = await site.make(RecordingSink(), limits=MemoryLimits(sessions=3))
+    for pid in "abc":
+        await shard.save_session(make_record(pid), 60)
+    await shard.save_session(make_record("a"), 60)
+    await shard.save_session(make_record("d"), 60)
+    kept = [pid for pid in "abcd" if await shard.load_session(pid) is not None]
+    assert kept == ["a", "c", "d"]
