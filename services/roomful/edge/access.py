@@ -282,6 +282,11 @@ class RoomAccess:
             return None
         raise _forbidden(right)
 
+    @property
+    def is_static(self) -> bool:
+        """Whether what check() allows a token, it allows for the token's whole life."""
+        return self._hook is None
+
     def forget(self, user: str) -> None:
         """Drop the webhook's answers about *user*, and those that are on their way."""
         for question in self._asked_by.pop(user, ()):

@@ -84,6 +84,7 @@ class Connection(ABC):
         "edge",
         "identity",
         "is_closed",
+        "may_send",
         "rate",
         "record",
         "status",
@@ -102,6 +103,8 @@ class Connection(ABC):
         self.identity: Identity | None = None
         self.record: SessionRecord | None = None
         self.rate: MessageRate | None = None
+        self.may_send: set[RoomId] | None = None
+        """Joined rooms in which the token itself allows to send: no need to ask again."""
         self.status = "online"
         self.is_closed = False
         self.can_resume = True

@@ -175,7 +175,7 @@ class Edge:
     def sign_out(self, connection: Connection) -> None:
         """End what sign-in began: count, rooms, presence, and for good the session."""
         identity, record = connection.identity, connection.record
-        connection.identity = connection.record = None
+        connection.identity = connection.record = connection.may_send = None
         if identity is not None:
             self.counts.leave_user(identity.user)
         if connection.rate is not None:

@@ -46,6 +46,11 @@ def encode_entry(wire: Wire, entry: Entry, cursor: bytes) -> Sequence[bytes]:
     if wire is Wire.JSON:
         return (_entry_json(entry, b',"cursor":"%b"' % cursor),)
     body = envelope.body
+    if envelope.event == "message" and not envelope.attachments:
+        # Nearly all that is sent, in one piece.
+        if wire is Wire.CURSOR:
+            return (b'42["message",%b,"offset":%d},"%b"]' % (body, entry.offset, cursor),)
+        return (b'42["message",%b,"offset":%d}]' % (body, entry.offset),)
     if envelope.event in OPEN_EVENTS:
         body = b'%b,"offset":%d}' % (body, entry.offset)
     tail = b',"%b"]' % cursor if wire is Wire.CURSOR else b"]"

@@ -155,7 +155,7 @@ class EngineConnection:
         endpoint.wheel.add(self, endpoint.first_timer_s)
 
     def __repr__(self) -> str:
-        return f"<EngineConnection {self._session.state.value}>"
+        return f"<EngineConnection {self._session.state.name}>"
 
     @property
     def is_closed(self) -> bool:
@@ -235,7 +235,9 @@ class EngineConnection:
             self.receive_binary(channel, packet)
             return
         if packet[:1] == b"4":
-            self._session.receive(channel, PacketType.MESSAGE)
+            # The row (WEBSOCKET, SOCKET, MESSAGE) of the table, without looking it up.
+            if self._session.state is not EngineState.WEBSOCKET or channel is not Channel.SOCKET:
+                self._session.receive(channel, PacketType.MESSAGE)
             self.application.on_text(packet[1:])
             return
         step = self._session.receive(channel, packet_type(packet), packet[1:])

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from roomful.cluster.cursor import CursorVector, ShardName
 from roomful.edge.encoding import Wire, encode_cast, encode_entry
-from roomful.protocol.frames import frames
+from roomful.protocol.frames import frame, frames
 from roomful.shard.base import Cast, Entry, RoomId, Shard, UserId
 
 __all__ = ["Carrier", "Fanout", "FanoutStatistics", "Listener", "Room", "Waiting"]
@@ -236,11 +236,16 @@ class Fanout:
                 waiting.add(entries)
         for wire, carrier, group in held.groups:
             statistics.deliveries += len(group) * len(entries)
-            packets: list[bytes] = []
-            for entry, cursor in zip(entries, cursors, strict=True):
-                packets += encode_entry(wire, entry, cursor)
+            if len(entries) == 1:
+                packets = encode_entry(wire, entries[0], cursors[0])
+            else:
+                packets = [
+                    packet
+                    for entry, cursor in zip(entries, cursors, strict=True)
+                    for packet in encode_entry(wire, entry, cursor)
+                ]
             if carrier is Carrier.SOCKET:
-                joined = frames(packets)
+                joined = frame(packets[0]) if len(packets) == 1 else frames(packets)
                 # A copy: a write may close a slow member, and so take it out of the group.
                 for listener in tuple(group):
                     listener.write(joined)

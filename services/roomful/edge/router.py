@@ -56,7 +56,13 @@ Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 _json = msgspec.json.Encoder().encode
-_new_id = (f"{token_hex(5)}-{number:x}" for number in count())
+_id_prefix = token_hex(5)
+_id_numbers = count()
+
+
+def _new_id() -> str:
+    """Name a message: unlike any other of this process, and most likely of all others."""
+    return f"{_id_prefix}-{next(_id_numbers):x}"
 
 
 def _now_ms() -> int:
@@ -74,18 +80,12 @@ def build_envelope(
     to: UserId | None = None,
 ) -> Envelope:
     """Make the envelope of a message: its body is open-ended for `message`, else *content*."""
-    message_id = next(_new_id) if id is None else id
+    if event == "message":
+        return build_message(room, user, content, id, attachments)
+    message_id = _new_id() if id is None else id
     timestamp = _now_ms()
     body = content
-    if event == "message":
-        body = b'{"id":%b,"roomId":%b,"userId":%b,"content":%b,"timestamp":%d' % (
-            _json(message_id),
-            _json(room),
-            _json(user),
-            content,
-            timestamp,
-        )
-    elif event == "direct-message":
+    if event == "direct-message":
         body = b'{"id":%b,"userId":%b,"to":%b,"content":%b,"timestamp":%d' % (
             _json(message_id),
             _json(user),
@@ -94,6 +94,26 @@ def build_envelope(
             timestamp,
         )
     return Envelope(room, event, message_id, user, timestamp, body, tuple(attachments))
+
+
+def build_message(
+    room: RoomId,
+    user: UserId,
+    content: bytes,
+    id: str | None,  # noqa: A002 - the word of the wire
+    attachments: Attachments = (),
+) -> Envelope:
+    """Make the envelope of a `message`: build_envelope() for nearly all that comes."""
+    message_id = _new_id() if id is None else id
+    timestamp = _now_ms()
+    body = b'{"id":%b,"roomId":%b,"userId":%b,"content":%b,"timestamp":%d' % (
+        _json(message_id),
+        _json(room),
+        _json(user),
+        content,
+        timestamp,
+    )
+    return Envelope(room, "message", message_id, user, timestamp, body, tuple(attachments))
 
 
 def check_event_name(event: str) -> None:
@@ -164,16 +184,26 @@ class Router:
     def _message(
         self, connection: Connection, op: Message, token: bytes | None, attachments: Attachments
     ) -> Answer | None:
-        room = self._joined(connection, op.room_id)
+        room = RoomId(op.room_id)
+        if connection.may_send is not None and room in connection.may_send:
+            self._send_message(connection, room, op, token, attachments)
+            return None
+        self._joined(connection, room)
+        return self._when_allowed(
+            connection, room, lambda: self._send_message(connection, room, op, token, attachments)
+        )
+
+    def _send_message(
+        self,
+        connection: Connection,
+        room: RoomId,
+        op: Message,
+        token: bytes | None,
+        attachments: Attachments,
+    ) -> None:
         content = self._checked(op.content, attachments)
-
-        def send() -> None:
-            envelope = build_envelope(
-                room, "message", content, id=op.id, user=connection.user, attachments=attachments
-            )
-            self._store(connection, envelope, token, "message", is_named=op.id is not None)
-
-        return self._when_allowed(connection, room, send)
+        envelope = build_message(room, connection.user, content, op.id, attachments)
+        self._store(connection, envelope, token, "message", is_named=op.id is not None)
 
     def _publish(
         self, connection: Connection, op: Publish, token: bytes | None, attachments: Attachments
@@ -196,6 +226,9 @@ class Router:
         assert connection.identity is not None
         asked = self._edge.access.check(connection.identity, room, Right.SEND)
         if asked is None:
+            if self._edge.access.is_static:
+                connection.may_send = connection.may_send or set()
+                connection.may_send.add(room)
             send()
             return None
         return self._then(asked, send)
@@ -396,6 +429,8 @@ class Router:
         record = connection.record
         assert record is not None
         del record.rooms[room]
+        if connection.may_send is not None:
+            connection.may_send.discard(room)
         self._edge.fanout.leave(connection, room)
         await self._edge.shard_of(room).leave(room, record.user, record.sid, with_grace=False)
         await self._edge.sign_in.keep(connection)

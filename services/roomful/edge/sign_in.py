@@ -120,6 +120,7 @@ class SignIn:
         if record is None or identity.user != record.user:
             raise Refused(RefusalCode.FORBIDDEN, "the token is of another user")
         connection.identity = identity
+        connection.may_send = None
         connection.tells_expiry = False
         self._edge.access.forget(identity.user)
         for room in await self.rooms_refused(connection, record):

@@ -14,7 +14,7 @@ when the server accepted it may events and acks follow in it.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
 import msgspec
@@ -39,20 +39,21 @@ __all__ = [
 ]
 
 
-class EngineState(Enum):
+# The members of table keys are IntEnum: their hash is an int's, in C.
+class EngineState(IntEnum):
     """Which transport carries the session."""
 
-    POLLING = "polling"
-    PROBING = "probing"
-    WEBSOCKET = "websocket"
-    CLOSED = "closed"
+    POLLING = 0
+    PROBING = 1
+    WEBSOCKET = 2
+    CLOSED = 3
 
 
-class Channel(Enum):
+class Channel(IntEnum):
     """Where a packet came in."""
 
-    POLL = "poll"
-    SOCKET = "socket"
+    POLL = 0
+    SOCKET = 1
 
 
 class Step(Enum):
@@ -107,7 +108,7 @@ class EngineSession:
         """
         row = ENGINE_TABLE.get((self.state, channel, packet))
         if row is None or (row[0] is Step.PROBE and data != b"probe"):
-            raise BadPacket(f"{packet.name} has no place while {self.state.value}")
+            raise BadPacket(f"{packet.name} has no place while {self.state.name}")
         step, self.state = row
         return step
 
@@ -171,12 +172,12 @@ class Disconnect(msgspec.Struct, frozen=True, gc=False):
 Incoming = Connect | Event | Ack | Disconnect
 
 
-class NamespaceState(Enum):
+class NamespaceState(IntEnum):
     """A namespace as this connection sees it."""
 
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
+    IDLE = 0
+    CONNECTING = 1
+    CONNECTED = 2
 
 
 _N, _K = NamespaceState, socketio.PacketType
@@ -245,11 +246,15 @@ class SocketSession:
         """
         if self._partial is not None:
             raise BadPacket("a text packet in the middle of attachments")
+        if self._root is NamespaceState.CONNECTED:
+            event = socketio.split_event(payload)
+            if event is not None:
+                return Event(socketio.ROOT, event[0], event[1])
         packet = socketio.decode(payload)
         before = self.state(packet.namespace)
         after = NAMESPACE_TABLE.get((before, packet.type))
         if after is None:
-            raise BadPacket(f"{packet.type.name} has no place while {before.value}")
+            raise BadPacket(f"{packet.type.name} has no place while {before.name}")
         if after is not before:
             self._set(packet.namespace, after)
         if packet.attachments:

@@ -32,6 +32,7 @@ __all__ = [
     "encode_disconnect",
     "encode_event",
     "inline_attachments",
+    "split_event",
 ]
 
 ROOT: Final = "/"
@@ -61,7 +62,6 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     """How many binary packets follow and belong to this one."""
 
 
-_EVENT = PacketType.EVENT
 _HEAD = re.compile(
     rb"(?P<type>[0-6])(?:(?P<count>[0-9]{1,6})-)?(?:(?P<nsp>/[^,]{0,255}),)?(?P<ack>[0-9]{1,18})?"
 )
@@ -77,8 +77,6 @@ def decode(payload: bytes) -> Packet:
         BadPacket: unknown type, a head that is none, or a body of the wrong kind: an object for
             CONNECT, an array for events and acks, none for DISCONNECT.
     """
-    if payload[:2] == b"2[":  # nearly all that comes: an event in / without an ack
-        return Packet(_EVENT, ROOT, None, payload[1:])
     if bare := _BARE.fullmatch(payload):
         return Packet(PacketType(int(bare["type"])), bare["nsp"].decode(), None, b"")
     head = _HEAD.match(payload)
@@ -93,6 +91,22 @@ def decode(payload: bytes) -> Packet:
     packet = Packet(kind, namespace, head["ack"], body, int(head["count"] or 0))
     _check_body(packet)
     return packet
+
+
+def split_event(payload: bytes) -> tuple[bytes | None, bytes] | None:
+    """
+    Read nearly all that comes, without a pattern: an event in "/" without attachments.
+
+    Returns:
+        Its ack id (or None) and its body, as decode() would; None for anything else.
+    """
+    if payload[:1] != b"2":
+        return None
+    start = payload.find(b"[", 1, 20)
+    if start == 1:
+        return None, payload[1:]
+    ack_id = payload[1:start]
+    return (ack_id, payload[start:]) if start > 1 and ack_id.isdigit() else None
 
 
 def _check_body(packet: Packet) -> None:

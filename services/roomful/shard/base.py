@@ -69,7 +69,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes it takes in a log, about: with what Python needs around it."""
-        return 400 + len(self.body) + sum(map(len, self.attachments))
+        size = 400 + len(self.body)
+        return size + sum(map(len, self.attachments)) if self.attachments else size
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
