@@ -94,7 +94,10 @@ async def stranded(proxy: Proxy, room: str, group: asyncio.TaskGroup) -> AsyncIt
         done.set()
 
 
-async def test_slow_reader_is_closed_and_the_others_are_not(server: Server, room: str) -> None:
+@pytest.mark.parametrize("wire", ["socket.io", "plain"])
+async def test_slow_reader_is_closed_and_the_others_are_not(
+    server: Server, room: str, wire: str
+) -> None:
     """
     One member stops reading while 40 MB go through the room.
 
@@ -105,7 +108,7 @@ async def test_slow_reader_is_closed_and_the_others_are_not(server: Server, room
     async with (
         signed_in(server.ws_url, make_token("sender")) as sender,
         signed_in(server.ws_url, make_token("quick")) as quick,
-        slow_member(server, room) as slow,
+        slow_member(server, room, wire) as slow,
     ):
         await sender.join(room)
         await quick.join(room)
@@ -118,7 +121,7 @@ async def test_slow_reader_is_closed_and_the_others_are_not(server: Server, room
 
 
 @asynccontextmanager
-async def slow_member(server: Server, room: str) -> AsyncIterator[RawSocket]:
+async def slow_member(server: Server, room: str, wire: str) -> AsyncIterator[RawSocket]:
     """A member with a small receive buffer that has joined and reads nothing from then on."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -126,23 +129,42 @@ async def slow_member(server: Server, room: str) -> AsyncIterator[RawSocket]:
     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", server.port))
     reader, writer = await asyncio.open_connection(sock=connection, limit=4096)
     raw = RawSocket(reader, writer)
+    path, packets, joined, pong = SIGN_IN[wire]
     try:
-        assert (await raw.upgrade(SOCKETIO)).status == 101
-        for packet in ('40{"token":"' + make_token("slow") + '"}', f'421["join-room","{room}"]'):
-            await raw.send(build_frame(Opcode.TEXT, packet.encode()))
-        while not (await raw.frame())[1].startswith(b"431["):
+        assert (await raw.upgrade(path)).status == 101
+        for packet in packets:
+            text = packet.replace("ROOM", room).replace("TOKEN", make_token("slow"))
+            await raw.send(build_frame(Opcode.TEXT, text.encode()))
+        while joined not in (await raw.frame())[1]:
             pass
-        answering = asyncio.create_task(answer_pings(raw))
+        answering = asyncio.create_task(repeat(raw, pong))
         yield raw
         answering.cancel()
     finally:
         writer.transport.abort()
 
 
-async def answer_pings(raw: RawSocket) -> None:
+SIGN_IN = {
+    "socket.io": (
+        SOCKETIO,
+        ['40{"token":"TOKEN"}', '421["join-room","ROOM"]'],
+        b"431[",
+        build_frame(Opcode.TEXT, b"3"),
+    ),
+    "plain": (
+        "/ws",
+        ['{"type":"auth","token":"TOKEN"}', '{"type":"join-room","roomId":"ROOM","ref":1}'],
+        b'"ref":1',
+        build_frame(Opcode.PONG),
+    ),
+}
+"""Per wire: the path, what to send, what says that it is done, and a sign of life."""
+
+
+async def repeat(raw: RawSocket, frame: bytes) -> None:
     """Send pongs without reading the pings: a client that is slow, not dead."""
     while True:
-        await raw.send(build_frame(Opcode.TEXT, b"3"))
+        await raw.send(frame)
         await asyncio.sleep(0.2)
 
 

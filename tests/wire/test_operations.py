@@ -226,6 +226,71 @@ async def test_refusal_without_ack_is_an_error_event(server: Server, room: str, 
     assert error["message"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "fields"),
+    [
+        ("join-room", {"roomId": "user:somebody"}),
+        ("leave-room", {"roomId": "not-joined"}),
+        ("message", {"roomId": "not-joined", "content": 1}),
+        ("publish", {"roomId": "not-joined", "event": "e", "data": 1}),
+        ("typing", {"roomId": "not-joined"}),
+        ("direct-message", {"content": 1}),
+        ("presence", {"status": 1}),
+        ("get-presence", {}),
+        ("history", {}),
+        ("auth", {}),
+        ("no-such-thing", {}),
+    ],
+)
+async def test_error_event_names_the_operation(
+    server: Server, user: User, operation: str, fields: dict[str, object]
+) -> None:
+    """As the client called it, so that it can tell which of its sends was refused."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.emit(operation, fields)
+        assert (await client.next("error")).body["operation"] == operation
+
+
+async def test_operations_are_done_in_the_order_they_were_sent(
+    server: Server, room: str, user: User
+) -> None:
+    """`join-room`, `message`, `leave-room` without waiting in between mean what they say."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        for number in range(20):
+            calls = [
+                await client.start_call("join-room", room),
+                await client.start_call("message", {"roomId": room, "content": number}),
+                await client.start_call("leave-room", room),
+                await client.start_call("message", {"roomId": room, "content": "late"}),
+            ]
+            acks = [(await call)[0] for call in calls]
+            assert [ack["success"] for ack in acks] == [True, True, True, False]
+        heard = [event.body["content"] for event in client.inbox.drain("message")]
+    # The messages of a room that one has left again may not be heard any more, but none twice.
+    assert heard == sorted(set(heard))
+
+
+async def test_message_to_oneself_comes_once(server: Server, user: User) -> None:
+    """A direct message whose sender is its receiver is one message."""
+    alice = user("alice")
+    async with signed_in(server.ws_url, make_token(alice)) as client:
+        await client.call("direct-message", {"userId": alice, "content": 1})
+        await client.call("direct-message", {"userId": alice, "content": 2})
+        heard = [(await client.next("direct-message")).body["content"] for _ in range(2)]
+        await client.call("get-presence", "anywhere")
+        assert client.inbox.pending("direct-message") == []
+    assert heard == [1, 2]
+
+
+async def test_recovery_can_be_declined(server: Server, room: str, user: User) -> None:
+    """`auth: {recovery: false}`: events have exactly their own arguments."""
+    token = make_token(user("alice"))
+    async with signed_in(server.ws_url, token, recovery=False) as client:
+        await client.join(room)
+        await client.say(room, "x")
+        assert len((await client.next("message")).args) == 1
+
+
 async def test_publish_sends_the_apps_own_event(server: Server, room: str, user: User) -> None:
     """The event's name and data are the app's; history has the rest too."""
     alice = user("alice")
