@@ -27,9 +27,7 @@ class _Selector(selectors.SelectSelector):
 
     loop: ClockLoop
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events and timeout != 0:
             self.loop.on_idle(timeout)

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from shard.clock import ClockLoop
-from shard.site import MemorySite, Site
+from shard.site import DelayingSite, MemorySite, Site
 
-IMPLEMENTATIONS: Mapping[str, Callable[[Path], Site]] = {"memory": MemorySite}
+IMPLEMENTATIONS: Mapping[str, Callable[[Path], Site]] = {
+    "memory": MemorySite,
+    "delaying": DelayingSite,
+}
 
 
 def pytest_asyncio_loop_factories(

@@ -17,8 +17,9 @@ from roomful.shard.memory import MemoryLimits, MemoryShard
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.snapshot import Snapshot
 from shard.clock import ClockLoop
+from shard.delaying import DelayingShard, Storage
 
-__all__ = ["MemorySite", "Site"]
+__all__ = ["DelayingSite", "MemorySite", "Site"]
 
 
 class Site(Protocol):
@@ -53,8 +54,9 @@ class Site(Protocol):
 class MemorySite:
     """The embedded shard, on a ClockLoop."""
 
+    # Mutable state: the shards made so far, to be closed.
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self._snapshot = Snapshot(directory / "state" / "shard.msgpack")
         self._shards: list[MemoryShard] = []
 
     async def make(
@@ -64,14 +66,22 @@ class MemorySite:
         log: LogLimits | None = None,
         presence: PresenceLimits | None = None,
         limits: MemoryLimits | None = None,
-    ) -> MemoryShard:
+    ) -> Shard:
         """Make an empty shard whose stream goes to *sink*."""
+        return self._attached(self._make(log, presence, limits), sink)
+
+    def _make(
+        self, log: LogLimits | None, presence: PresenceLimits | None, limits: MemoryLimits | None
+    ) -> MemoryShard:
         shard = MemoryShard(
             log_limits=log, presence_limits=presence, limits=limits, now=self._loop().wall_time
         )
-        shard.attach(sink)
         self._shards.append(shard)
         return shard
+
+    def _attached(self, memory: MemoryShard, sink: Sink) -> Shard:
+        memory.attach(sink)
+        return memory
 
     def _loop(self) -> ClockLoop:
         loop = asyncio.get_running_loop()
@@ -86,19 +96,24 @@ class MemorySite:
         """Sleep: the clock jumps, with what is due on the way."""
         await asyncio.sleep(seconds)
 
-    async def restart(
-        self, shard: Shard, sink: Sink, *, log: LogLimits | None = None
-    ) -> MemoryShard:
+    async def restart(self, shard: Shard, sink: Sink, *, log: LogLimits | None = None) -> Shard:
         """Hand over in a snapshot."""
-        assert isinstance(shard, MemoryShard)
         await shard.aclose()
-        snapshot = Snapshot(self._directory / "state" / "shard.msgpack")
-        snapshot.write(shard)
-        following = await self.make(sink, log=log)
-        assert snapshot.restore(following)
-        return following
+        self._snapshot.write(self._shards[-1])
+        following = self._make(log, None, None)
+        assert self._snapshot.restore(following)
+        return self._attached(following, sink)
 
     async def aclose(self) -> None:
         """Close all shards."""
         for shard in self._shards:
             await shard.aclose()
+
+
+class DelayingSite(MemorySite):
+    """The shard that the tests of resuming use, held to the same rules."""
+
+    def _attached(self, memory: MemoryShard, sink: Sink) -> Shard:
+        shard = DelayingShard(Storage(memory))
+        shard.attach(sink)
+        return shard

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from roomful.shard.base import Member, Members, RoomId, Shard, UserId
@@ -11,7 +13,6 @@ from shard.site import Site
 
 ROOM = RoomId("r")
 GRACE_S = 10.0
-Told = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
@@ -38,6 +39,12 @@ async def leave(shard: Shard, user: str, connection: str = "c", *, with_grace: b
     await shard.leave(ROOM, UserId(user), connection, with_grace=with_grace)
 
 
+async def told(site: Site, sink: RecordingSink) -> list[tuple[str, dict[str, Any]]]:
+    """Give what the room was told since the last time of asking."""
+    await site.pass_time(0.01)
+    return sink.told(ROOM)
+
+
 def joined(user: str, status: str = "online") -> tuple[str, dict[str, str]]:
     """Give what the others hear of a join."""
     return "user-joined", {"userId": user, "roomId": "r", "status": status}
@@ -48,14 +55,16 @@ def left(user: str) -> tuple[str, dict[str, str]]:
     return "user-left", {"userId": user, "roomId": "r"}
 
 
-async def test_a_join_is_told_and_names_the_members(shard: Shard, sink: RecordingSink) -> None:
+async def test_a_join_is_told_and_names_the_members(
+    site: Site, shard: Shard, sink: RecordingSink
+) -> None:
     """The others hear `user-joined` with the status; the answer names everyone, itself too."""
     assert (await join(shard, "alice", status="busy")).count == 1
     members = await join(shard, "bob")
     assert list(members.members) == [Member(UserId("alice"), "busy"), Member(UserId("bob"))]
     assert members.count == 2
     assert [cast.except_user for cast in sink.casts] == ["alice", "bob"]
-    assert sink.told("r") == [joined("alice", "busy"), joined("bob")]
+    assert await told(site, sink) == [joined("alice", "busy"), joined("bob")]
 
 
 async def test_joined_knows_the_newest_offset(shard: Shard) -> None:
@@ -66,25 +75,25 @@ async def test_joined_knows_the_newest_offset(shard: Shard) -> None:
     assert before.offset <= offset < after.offset
 
 
-async def test_a_user_joins_and_leaves_once(shard: Shard, sink: RecordingSink) -> None:
+async def test_a_user_joins_and_leaves_once(site: Site, shard: Shard, sink: RecordingSink) -> None:
     """However many connections: the first joins, the last leaves."""
     for connection in ("phone", "laptop", "phone"):
         members = await join(shard, "alice", connection)
         assert members.count == 1
     await leave(shard, "alice", "phone", with_grace=False)
-    assert sink.told("r") == [joined("alice")]
+    assert await told(site, sink) == [joined("alice")]
     await leave(shard, "alice", "laptop", with_grace=False)
-    assert sink.told("r") == [left("alice")]
+    assert await told(site, sink) == [left("alice")]
     assert (await shard.members(ROOM)).count == 0
 
 
-async def test_leaving_twice_changes_nothing(shard: Shard, sink: RecordingSink) -> None:
+async def test_leaving_twice_changes_nothing(site: Site, shard: Shard, sink: RecordingSink) -> None:
     """A connection that is not there leaves nothing, and takes no other with it."""
     await join(shard, "alice", "phone")
     for connection in ("laptop", "laptop"):
         await leave(shard, "alice", connection, with_grace=False)
     await leave(shard, "nobody", with_grace=False)
-    assert sink.told("r") == [joined("alice")]
+    assert await told(site, sink) == [joined("alice")]
     assert (await shard.members(ROOM)).count == 1
 
 
@@ -116,12 +125,12 @@ async def test_a_long_absence_is_told_once(site: Site, shard: Shard, sink: Recor
     sink.casts.clear()
     await leave(shard, "alice", with_grace=True)
     await site.pass_time(GRACE_S - 2)
-    assert sink.told("r") == []
+    assert await told(site, sink) == []
     await site.pass_time(5)
-    assert sink.told("r") == [left("alice")]
+    assert await told(site, sink) == [left("alice")]
     assert (await shard.members(ROOM)).count == 0
     await site.pass_time(3 * GRACE_S)
-    assert sink.told("r") == []
+    assert await told(site, sink) == []
 
 
 async def test_the_grace_begins_anew_with_each_absence(
@@ -135,9 +144,9 @@ async def test_the_grace_begins_anew_with_each_absence(
     await leave(shard, "alice", "two", with_grace=True)
     sink.casts.clear()
     await site.pass_time(GRACE_S / 2 + 2)
-    assert sink.told("r") == []
+    assert await told(site, sink) == []
     await site.pass_time(GRACE_S / 2 + 2)
-    assert sink.told("r") == [left("alice")]
+    assert await told(site, sink) == [left("alice")]
 
 
 async def test_leaving_on_purpose_ends_the_grace(
@@ -149,13 +158,13 @@ async def test_leaving_on_purpose_ends_the_grace(
     await join(shard, "alice", "two")
     await leave(shard, "alice", "two", with_grace=False)
     await site.pass_time(3 * GRACE_S)
-    assert sink.told("r") == [joined("alice"), left("alice")]
+    assert await told(site, sink) == [joined("alice"), left("alice")]
 
 
 # Status ----------------------------------------------------------------------------------------
 
 
-async def test_status_is_of_the_user(shard: Shard, sink: RecordingSink) -> None:
+async def test_status_is_of_the_user(site: Site, shard: Shard, sink: RecordingSink) -> None:
     """It shows in the members; telling the others is not the shard's."""
     await join(shard, "alice")
     await join(shard, "bob")
@@ -187,10 +196,10 @@ async def test_large_rooms_are_counted(site: Site, shard: Shard, sink: Recording
     assert (list(members.members), members.count) == ([], 4)
     await join(shard, "u4")
     await site.pass_time(2)
-    assert sink.told("r") == [("presence-count", {"roomId": "r", "count": 5})]
+    assert await told(site, sink) == [("presence-count", {"roomId": "r", "count": 5})]
     await leave(shard, "u4", with_grace=False)
     await site.pass_time(2)
-    assert sink.told("r") == [("presence-count", {"roomId": "r", "count": 4})]
+    assert await told(site, sink) == [("presence-count", {"roomId": "r", "count": 4})]
 
 
 async def test_counts_come_at_most_once_a_second(
@@ -201,7 +210,7 @@ async def test_counts_come_at_most_once_a_second(
         await join(shard, f"u{number}")
         await site.pass_time(0.02)
     await site.pass_time(2)
-    counts = [body["count"] for event, body in sink.told("r") if event == "presence-count"]
+    counts = [body["count"] for event, body in await told(site, sink) if event == "presence-count"]
     assert 3 <= len(counts) <= 6
     assert counts == sorted(counts)
     assert counts[-1] == 200
@@ -218,7 +227,7 @@ async def test_a_room_that_shrinks_is_named_again(
     await site.pass_time(2)
     sink.casts.clear()
     await leave(shard, "u0", with_grace=False)
-    assert sink.told("r") == [left("u0")]
+    assert await told(site, sink) == [left("u0")]
     members = await shard.members(ROOM)
     assert [member.user_id for member in members.members] == ["u1", "u2", "u3"]
 
@@ -229,4 +238,4 @@ async def test_without_grace_a_lost_user_leaves_at_once(site: Site, sink: Record
     await shard.hold(ROOM)
     await join(shard, "alice")
     await leave(shard, "alice", with_grace=True)
-    assert sink.told("r") == [joined("alice"), left("alice")]
+    assert await told(site, sink) == [joined("alice"), left("alice")]
