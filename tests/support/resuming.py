@@ -149,13 +149,20 @@ class PlainReceiver(Receiver):
 
 
 class RetryingSender:
-    """Sends 0, 1, 2, … into a room, each until it is acked, with ids that make that safe."""
+    """
+    Sends 0, 1, 2, … into a room, each until it is acked, with ids that make that safe.
+
+    With a *name* the contents are [name, 0], [name, 1], …
+    """
 
     # State: the next number, whether it was sent and not acked, how often a send was repeated.
-    def __init__(self, url: str, token: str, room: str, *, per_second: float) -> None:
+    def __init__(
+        self, url: str, token: str, room: str, *, per_second: float, name: str | None = None
+    ) -> None:
         self.url = url
         self.token = token
         self.room = room
+        self.name = name
         self.pause_s = 1 / per_second
         self.acked = 0
         self.repeated = 0
@@ -187,7 +194,8 @@ class RetryingSender:
             while self._has_more:
                 number = self.acked
                 self._is_pending = True
-                fields = {"roomId": self.room, "content": number, "id": f"n{number}"}
+                content = number if self.name is None else [self.name, number]
+                fields = {"roomId": self.room, "content": content, "id": f"n{number}"}
                 ack = await client.call("message", fields)
                 if not ack["success"]:
                     assert ack["error"]["retryable"], ack
