@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from roomful.edge.encoding import Wire, encode_notice
-from roomful.edge.fanout import Carrier
+from roomful.edge.fanout import Carrier, Outbox
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
 from roomful.protocol.operations import Operation
 from roomful.shard.base import RoomId, SessionRecord, UserId
@@ -44,8 +44,8 @@ class Transport(Protocol):
         """How packets go out now; it changes with an upgrade."""
 
     @property
-    def write(self) -> Callable[[bytes], None]:
-        """Write ready WebSocket frames; only while the carrier is SOCKET."""
+    def outbox(self) -> Outbox | None:
+        """Where ready WebSocket frames go; only while the carrier is SOCKET."""
 
     def send(self, packets: Sequence[bytes]) -> None:
         """Send packets: Binary as binary messages, other bytes as text."""
@@ -81,6 +81,7 @@ class Connection(ABC):
         "_runner",
         "address",
         "can_resume",
+        "credit",
         "edge",
         "identity",
         "is_closed",
@@ -91,7 +92,6 @@ class Connection(ABC):
         "tells_expiry",
         "transport",
         "wire",
-        "write",
     )
 
     def __init__(self, edge: Edge, transport: Transport, wire: Wire, address: str) -> None:
@@ -99,10 +99,11 @@ class Connection(ABC):
         self.transport = transport
         self.wire = wire
         self.address = address
-        self.write = transport.write
         self.identity: Identity | None = None
         self.record: SessionRecord | None = None
         self.rate: MessageRate | None = None
+        self.credit = 0
+        """Operations that were taken from the rate's buckets ahead."""
         self.may_send: set[RoomId] | None = None
         """Joined rooms in which the token itself allows to send: no need to ask again."""
         self.status = "online"
@@ -134,6 +135,11 @@ class Connection(ABC):
     def carrier(self) -> Carrier:
         """How packets go out now."""
         return self.transport.carrier
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """Where ready frames go, on a WebSocket."""
+        return self.transport.outbox
 
     def queue(self, packets: Sequence[bytes]) -> None:
         """Send *packets*."""
@@ -184,8 +190,7 @@ class Connection(ABC):
     ) -> None:
         """Do *operation* now, or behind what is under way."""
         if self._runner is None:
-            answer = self._start(operation, token, attachments)
-            if answer is not None:
+            if (answer := self._start(operation, token, attachments)) is not None:
                 self._runner = self.edge.spawn(self._run(answer))
             return
         if self._backlog is None:
@@ -209,7 +214,7 @@ class Connection(ABC):
         try:
             if self.record is None:
                 raise Refused(RefusalCode.UNAUTHORIZED, "sign in first")
-            answer = self.edge.router.perform(self, operation, token, attachments)
+            answer = self.edge.handlers[type(operation)](self, operation, token, attachments)
         except Refused as refused:
             self.refuse(token, operation.wire_name, refused)
             return None

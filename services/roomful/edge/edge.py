@@ -35,6 +35,10 @@ __all__ = ["Edge", "EdgeStatistics"]
 logger = logging.getLogger("roomful.edge")
 
 
+CREDIT = 16
+"""Operations a connection takes from its rate at once, so that most cost one subtraction."""
+
+
 @dataclass(slots=True)
 class EdgeStatistics:
     """Counts since the start."""
@@ -83,6 +87,7 @@ class Edge:
         self.fanout = Fanout(self.shard_of)
         self.shard.attach(self.fanout)
         self.router = Router(self)
+        self.handlers = self.router.handlers
         self.sign_in = SignIn(self)
         self.upgrade = Upgrade(self)
         self.endpoints: dict[str, Endpoint] = {}
@@ -163,12 +168,22 @@ class Edge:
         if self._handshakes is not None and self._handshakes.take(self.time()):
             raise Refused(RefusalCode.RATE_LIMITED, "too many new connections")
 
-    def take_message(self, connection: Connection) -> float:
-        """Count an operation; 0.0 if it may go on, else the seconds to wait."""
+    def take_messages(self, connection: Connection) -> None:
+        """
+        Count an operation, and if there is room for them the next ones ahead.
+
+        Raises:
+            Refused: RATE_LIMITED.
+        """
+        now = self.time()
         rate = connection.rate
         if rate is None:
-            rate = connection.rate = self.rates.open(connection.user, self.time())
-        return rate.take(self.time())
+            rate = connection.rate = self.rates.open(connection.user, now)
+        if not rate.take(now, CREDIT):
+            connection.credit = CREDIT - 1
+        elif wait_s := rate.take(now):
+            sentence = f"too many messages, wait {wait_s:.3f} s"
+            raise Refused(RefusalCode.RATE_LIMITED, sentence)
 
     # Sessions -------------------------------------------------------------------------------
 
@@ -176,6 +191,7 @@ class Edge:
         """End what sign-in began: count, rooms, presence, and for good the session."""
         identity, record = connection.identity, connection.record
         connection.identity = connection.record = connection.may_send = None
+        connection.credit = 0
         if identity is not None:
             self.counts.leave_user(identity.user)
         if connection.rate is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
+_SOCKET = Channel.SOCKET
 Begin = Callable[[EngineConnection, Handshake], Application]
 
 
@@ -121,7 +122,7 @@ class SocketCarrier:
     def on_text(self, payload: bytes) -> None:
         """Take a text packet."""
         if self._engine is not None:
-            self._engine.receive(Channel.SOCKET, payload)
+            self._engine.receive(_SOCKET, payload)
 
     def on_binary(self, payload: bytes) -> None:
         """Take a binary packet."""

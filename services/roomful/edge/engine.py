@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from roomful.edge.fanout import Carrier
@@ -27,6 +27,9 @@ __all__ = ["Application", "EngineConnection", "Mailbox", "PollConflict"]
 
 logger = logging.getLogger("roomful.edge")
 
+# Members are looked up once: in Python 3.11 that costs more than the comparison.
+_WEBSOCKET = EngineState.WEBSOCKET
+_SOCKET = Channel.SOCKET
 PING = b"2"
 NOOP = b"6"
 CLOSE = b"1"
@@ -170,9 +173,9 @@ class EngineConnection:
         return Carrier.SOCKET if self._socket is not None else Carrier.POLL
 
     @property
-    def write(self) -> Callable[[bytes], None]:
-        """Write ready frames, while a WebSocket carries the session."""
-        return self._socket.write if self._socket is not None else _lost
+    def outbox(self) -> Socket | None:
+        """Where ready frames go, while a WebSocket carries the session."""
+        return self._socket
 
     def send(self, packets: Sequence[bytes]) -> None:
         """Send *packets*: each with its digit, or Binary."""
@@ -236,7 +239,7 @@ class EngineConnection:
             return
         if packet[:1] == b"4":
             # The row (WEBSOCKET, SOCKET, MESSAGE) of the table, without looking it up.
-            if self._session.state is not EngineState.WEBSOCKET or channel is not Channel.SOCKET:
+            if self._session.state is not _WEBSOCKET or channel is not _SOCKET:
                 self._session.receive(channel, PacketType.MESSAGE)
             self.application.on_text(packet[1:])
             return
@@ -357,7 +360,3 @@ class EngineConnection:
         self._awaits_pong = True
         self.send((PING,))
         return endpoint.ping_timeout_s
-
-
-def _lost(_frames: bytes) -> None:
-    """Frames for a session that has no WebSocket: only between its end and its leaving."""

@@ -21,7 +21,7 @@ from roomful.edge.encoding import Wire, encode_cast, encode_entry
 from roomful.protocol.frames import frame, frames
 from roomful.shard.base import Cast, Entry, RoomId, Shard, UserId
 
-__all__ = ["Carrier", "Fanout", "FanoutStatistics", "Listener", "Room", "Waiting"]
+__all__ = ["Carrier", "Fanout", "FanoutStatistics", "Listener", "Outbox", "Room", "Waiting"]
 
 
 WAITING_BYTES = 1 << 20
@@ -34,6 +34,19 @@ class Carrier(IntEnum):
     """As WebSocket frames, written at once."""
     POLL = 1
     """As packets that wait for the next poll."""
+
+
+_SOCKET = Carrier.SOCKET
+
+
+class Outbox(Protocol):
+    """A WebSocket, as the fan-out sees it: what a batch has for it goes out in one write."""
+
+    out: bytes | None
+    """Frames of this batch so far; None outside of one."""
+
+    def flush(self) -> None:
+        """Write what *out* has."""
 
 
 class Listener(Protocol):
@@ -52,8 +65,8 @@ class Listener(Protocol):
         """How it hears it."""
 
     @property
-    def write(self) -> Callable[[bytes], None]:
-        """Write ready frames (Carrier.SOCKET)."""
+    def outbox(self) -> Outbox | None:
+        """Where ready frames go (Carrier.SOCKET)."""
 
     def queue(self, packets: Sequence[bytes]) -> None:
         """Hand over packets (any carrier)."""
@@ -89,7 +102,7 @@ class Waiting:
         self._size = 0
 
 
-Group = dict[Listener, None]
+Group = dict[Listener, Outbox | None]
 
 
 class Room:
@@ -156,11 +169,13 @@ class FanoutStatistics:
 class Fanout:
     """Implements Sink: the rooms that this edge holds."""
 
-    # Mutable state: the rooms by name, and how far each shard has been heard.
+    # Mutable state: the rooms by name, how far each shard has been heard, and the sockets that
+    # this batch has something for.
     def __init__(self, shard_of: Callable[[RoomId], Shard]) -> None:
         self._shard_of = shard_of
         self.rooms: dict[RoomId, Room] = {}
         self.vector = CursorVector()
+        self._touched: list[Outbox] = []
         self.statistics = FanoutStatistics()
 
     def __repr__(self) -> str:
@@ -187,7 +202,7 @@ class Fanout:
     async def enter(self, listener: Listener, room: RoomId) -> None:
         """Let *listener* hear *room* live, from now on."""
         held = await self._hold(room)
-        held.group(listener.wire, listener.carrier)[listener] = None
+        held.group(listener.wire, listener.carrier)[listener] = listener.outbox
 
     async def wait(self, listener: Listener, room: RoomId) -> Waiting:
         """Collect what *room* gets for *listener* instead of sending it."""
@@ -202,7 +217,7 @@ class Fanout:
         """End the waiting of *listener* in *room*: it hears what comes from now on."""
         if held := self.rooms.get(room):
             held.discard(listener)
-            held.group(listener.wire, listener.carrier)[listener] = None
+            held.group(listener.wire, listener.carrier)[listener] = listener.outbox
 
     def leave(self, listener: Listener, room: RoomId) -> None:
         """Let *listener* no longer hear *room*."""
@@ -244,14 +259,27 @@ class Fanout:
                     for entry, cursor in zip(entries, cursors, strict=True)
                     for packet in encode_entry(wire, entry, cursor)
                 ]
-            if carrier is Carrier.SOCKET:
+            if carrier is _SOCKET:
                 joined = frame(packets[0]) if len(packets) == 1 else frames(packets)
-                # A copy: a write may close a slow member, and so take it out of the group.
-                for listener in tuple(group):
-                    listener.write(joined)
+                touch = self._touched.append
+                for outbox in group.values():
+                    if outbox is None:
+                        continue
+                    if outbox.out is None:
+                        outbox.out = joined
+                        touch(outbox)
+                    else:
+                        outbox.out += joined
             else:
+                # A copy: what is too much closes a slow member, which leaves the group.
                 for listener in tuple(group):
                     listener.queue(packets)
+
+    def flush(self) -> None:
+        """The batch is over: write to each socket what it has for it."""
+        touched, self._touched = self._touched, []
+        for outbox in touched:
+            outbox.flush()
 
     def cast(self, cast: Cast) -> None:
         """Send an event that is not stored to the members of its room."""

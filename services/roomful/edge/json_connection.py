@@ -62,10 +62,13 @@ class JsonConnection(Connection):
         if self.record is None:
             self._before_sign_in(operation, ref)
             return
-        wait_s = self.edge.take_message(self)
-        if wait_s:
-            sentence = f"too many messages, wait {wait_s:.3f} s"
-            self.refuse(ref, "message", Refused(RefusalCode.RATE_LIMITED, sentence))
+        try:
+            if self.credit:
+                self.credit -= 1
+            else:
+                self.edge.take_messages(self)
+        except Refused as refused:
+            self.refuse(ref, operation.wire_name, refused)
             return
         self.perform(operation, ref)
 

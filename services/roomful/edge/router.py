@@ -31,7 +31,6 @@ from roomful.protocol.operations import (
     Join,
     Leave,
     Message,
-    Operation,
     Publish,
     Resume,
     SetPresence,
@@ -56,17 +55,17 @@ Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 _json = msgspec.json.Encoder().encode
-_id_prefix = token_hex(5)
+_id_prefix = token_hex(5) + "-"
 _id_numbers = count()
 
 
 def _new_id() -> str:
     """Name a message: unlike any other of this process, and most likely of all others."""
-    return f"{_id_prefix}-{next(_id_numbers):x}"
+    return f"{_id_prefix}{next(_id_numbers)}"
 
 
 def _now_ms() -> int:
-    return int(time.time() * 1000)
+    return time.time_ns() // 1_000_000
 
 
 def build_envelope(
@@ -81,7 +80,7 @@ def build_envelope(
 ) -> Envelope:
     """Make the envelope of a message: its body is open-ended for `message`, else *content*."""
     if event == "message":
-        return build_message(room, user, content, id, attachments)
+        return build_message(room, user, msgspec.Raw(content), id, attachments)
     message_id = _new_id() if id is None else id
     timestamp = _now_ms()
     body = content
@@ -96,23 +95,33 @@ def build_envelope(
     return Envelope(room, event, message_id, user, timestamp, body, tuple(attachments))
 
 
+class _MessageBody(msgspec.Struct, rename="camel", gc=False):
+    id: str
+    room_id: str
+    user_id: str
+    content: msgspec.Raw
+    timestamp: int
+
+
+class _StoredBody(msgspec.Struct, gc=False):
+    success: bool
+    id: str
+    offset: int
+    timestamp: int
+
+
 def build_message(
     room: RoomId,
     user: UserId,
-    content: bytes,
+    content: msgspec.Raw,
     id: str | None,  # noqa: A002 - the word of the wire
     attachments: Attachments = (),
 ) -> Envelope:
     """Make the envelope of a `message`: build_envelope() for nearly all that comes."""
     message_id = _new_id() if id is None else id
     timestamp = _now_ms()
-    body = b'{"id":%b,"roomId":%b,"userId":%b,"content":%b,"timestamp":%d' % (
-        _json(message_id),
-        _json(room),
-        _json(user),
-        content,
-        timestamp,
-    )
+    # Without its closing brace: the offset is still to come.
+    body = _json(_MessageBody(message_id, room, user, content, timestamp))[:-1]
     return Envelope(room, "message", message_id, user, timestamp, body, tuple(attachments))
 
 
@@ -140,44 +149,35 @@ def check_room_name(name: str) -> None:
         raise Refused(RefusalCode.BAD_REQUEST, "a room's name has no control characters")
 
 
+class _Handlers(dict[type, Handler]):
+    """A plain JSON operation is a subclass, with its ref, of the one that has the handler."""
+
+    def __missing__(self, kind: type) -> Handler:
+        handler = self[kind] = self[kind.__bases__[0]]
+        return handler
+
+
 class Router:
     """Performs operations for the connections of one edge."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._handlers: dict[type, Handler] = {
-            Message: self._message,
-            Publish: self._publish,
-            Direct: self._direct,
-            Typing: self._typing,
-            Join: self._join,
-            Leave: self._leave,
-            SetPresence: self._set_presence,
-            GetPresence: self._get_presence,
-            History: self._history,
-            Auth: self._auth,
-            Resume: self._resume,
-        }
-
-    def perform(
-        self,
-        connection: Connection,
-        operation: Operation,
-        token: bytes | None,
-        attachments: Attachments,
-    ) -> Answer | None:
-        """
-        Do *operation*, or give the coroutine that does it.
-
-        Raises:
-            Refused: it is not done.
-        """
-        kind = type(operation)
-        handler = self._handlers.get(kind)
-        if handler is None:
-            # A plain JSON operation is a subclass with its ref; found once, then kept.
-            handler = self._handlers[kind] = self._handlers[kind.__bases__[0]]
-        return handler(connection, operation, token, attachments)
+        self.handlers: dict[type, Handler] = _Handlers(
+            {
+                Message: self._message,
+                Publish: self._publish,
+                Direct: self._direct,
+                Typing: self._typing,
+                Join: self._join,
+                Leave: self._leave,
+                SetPresence: self._set_presence,
+                GetPresence: self._get_presence,
+                History: self._history,
+                Auth: self._auth,
+                Resume: self._resume,
+            }
+        )
+        """By the type of operation: does it, or gives the coroutine that does; raises Refused."""
 
     # Storing --------------------------------------------------------------------------------
 
@@ -201,7 +201,9 @@ class Router:
         token: bytes | None,
         attachments: Attachments,
     ) -> None:
-        content = self._checked(op.content, attachments)
+        content = op.content
+        if attachments or memoryview(content).nbytes > MAX_DIGITS:
+            self._checked(content, attachments)
         envelope = build_message(room, connection.user, content, op.id, attachments)
         self._store(connection, envelope, token, "message", is_named=op.id is not None)
 
@@ -524,11 +526,7 @@ class Router:
 
 
 def _stored_json(message_id: str, stored: Stored) -> bytes:
-    return b'{"success":true,"id":%b,"offset":%d,"timestamp":%d}' % (
-        _json(message_id),
-        stored.offset,
-        stored.timestamp,
-    )
+    return _json(_StoredBody(True, message_id, stored.offset, stored.timestamp))
 
 
 def _members(members: Members) -> dict[str, object]:

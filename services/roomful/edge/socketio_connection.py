@@ -110,18 +110,13 @@ class SocketIoConnection(Connection):
         """The WebSocket carries the session from now on."""
         for room in self.rooms:
             self.edge.fanout.go_live(self, room)
-        self.write = self.transport.write
 
     def _event(self, event: Event) -> None:
-        wait_s = self.edge.take_message(self)
-        if wait_s:
-            self.refuse(
-                event.ack_id,
-                "message",
-                Refused(RefusalCode.RATE_LIMITED, f"too many messages, wait {wait_s:.3f} s"),
-            )
-            return
         try:
+            if self.credit:
+                self.credit -= 1
+            else:
+                self.edge.take_messages(self)
             operation = parse_event(event.body)
         except Refused as refused:
             self.refuse(event.ack_id, "event", refused)
@@ -228,6 +223,9 @@ class SocketIoConnection(Connection):
 
     def reply(self, token: bytes, body: bytes, attachments: Sequence[bytes] = ()) -> None:
         """Send the ack with id *token*."""
+        if not attachments:
+            self.transport.send((b"43%b[%b]" % (token, body),))
+            return
         ack = socketio.encode_ack(token, b"[%b]" % body, attachments=len(attachments))
         self.transport.send((ack, *map(Binary, attachments)))
 

@@ -95,12 +95,14 @@ class Socket(picows.WSListener):
         "_parts",
         "_parts_size",
         "_transport",
+        "_write",
+        "out",
         "owner",
-        "write",
     )
 
     owner: Owner
-    write: Callable[[bytes], None]
+    out: bytes | None
+    _write: Callable[[bytes], None]
 
     def __init__(self, edge: Edge, address: str, open_owner: Callable[[Socket], Owner]) -> None:
         self._edge = edge
@@ -109,13 +111,14 @@ class Socket(picows.WSListener):
         self._parts: list[bytes] | None = None
         self._parts_size = 0
         self._is_closing = False
+        self.out = None
 
     # From picows ----------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The handshake is done: let the owner begin."""
         self._transport = transport.underlying_transport
-        self.write = self._transport.write
+        self._write = self._transport.write
         self._transport.set_write_buffer_limits(high=self._edge.settings.limits.send_buffer_bytes)
         # The request's headers are the largest thing an idle connection would keep.
         transport.request.headers = _NO_HEADERS
@@ -157,7 +160,7 @@ class Socket(picows.WSListener):
             if code and not (1000 <= code <= 4999 and code not in _NEVER_SENT):
                 raise BadFrame(f"{code} is not a code for a close frame")
             # RFC 6455 section 5.5.1: answer a close frame with one.
-            self.write(close_frame(CloseCode.NORMAL, ""))
+            self._write(close_frame(CloseCode.NORMAL, ""))
             self._end()
             transport.disconnect()
         elif kind in (TEXT, BINARY, CONTINUATION):
@@ -214,21 +217,40 @@ class Socket(picows.WSListener):
         """Frames go out at once."""
         return Carrier.SOCKET
 
+    @property
+    def outbox(self) -> Socket:
+        """This is where frames go."""
+        return self
+
     def send(self, packets: Sequence[bytes]) -> None:
-        """Send each of *packets* as a message."""
-        if not self._is_closing:
-            self.write(frame(packets[0]) if len(packets) == 1 else frames(packets))
+        """Send each of *packets* as a message, behind what this batch has already."""
+        if self._is_closing:
+            return
+        data = frame(packets[0]) if len(packets) == 1 else frames(packets)
+        if self.out is None:
+            self._write(data)
+        else:
+            self.out += data
+
+    def flush(self) -> None:
+        """Write what the fan-out collected for this client."""
+        out, self.out = self.out, None
+        if out is not None and not self._is_closing:
+            self._write(out)
 
     def ping(self) -> None:
         """Send a WebSocket ping."""
         if not self._is_closing:
-            self.write(PING)
+            self._write(PING)
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send a close frame, and hang up when the peer has answered or after CLOSE_WAIT_S."""
         if self._is_closing:
             return
-        self.write(close_frame(code, reason))
+        self.flush()
+        if self._is_closing:
+            return
+        self._write(close_frame(code, reason))
         self._end()
         asyncio.get_running_loop().call_later(CLOSE_WAIT_S, self._transport.abort)
 

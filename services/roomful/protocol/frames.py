@@ -14,12 +14,18 @@ from roomful.protocol.engineio import Binary
 __all__ = ["PING", "close_frame", "frame", "frames"]
 
 PING: Final = b"\x89\x00"
+_SHORT_TEXT: Final = tuple(bytes((0x81, length)) for length in range(126))
 
 
 def frame(message: bytes) -> bytes:
     """Give the frame of one message: binary for Binary, text (valid UTF-8) for other bytes."""
-    opcode = 0x82 if type(message) is Binary else 0x81
     length = len(message)
+    if type(message) is bytes:
+        if length < 126:
+            return _SHORT_TEXT[length] + message
+        if length < 1 << 16:
+            return b"\x81\x7e" + length.to_bytes(2, "big") + message
+    opcode = 0x82 if type(message) is Binary else 0x81
     if length < 126:
         return b"%c%c%b" % (opcode, length, message)
     if length < 1 << 16:

@@ -22,6 +22,7 @@ import msgspec
 from roomful.protocol import socketio
 from roomful.protocol.engineio import PacketType
 from roomful.protocol.errors import BadPacket, ClientFault, CloseCode, TooLarge
+from roomful.protocol.socketio import ROOT
 
 __all__ = [
     "Ack",
@@ -192,6 +193,10 @@ NAMESPACE_TABLE: Final[dict[tuple[NamespaceState, socketio.PacketType], Namespac
 }
 
 
+# Members are looked up once: in Python 3.11 that costs more than the comparison.
+_CONNECTED: Final = NamespaceState.CONNECTED
+
+
 class SocketSession:
     """The Socket.IO half: text and binary packets in, connects and events out."""
 
@@ -208,12 +213,12 @@ class SocketSession:
 
     def state(self, namespace: str) -> NamespaceState:
         """Give the state of *namespace*; IDLE if it was never named."""
-        if namespace == socketio.ROOT:
+        if namespace == ROOT:
             return self._root
         return (self._others or {}).get(namespace, NamespaceState.IDLE)
 
     def _set(self, namespace: str, state: NamespaceState) -> None:
-        if namespace == socketio.ROOT:
+        if namespace == ROOT:
             self._root = state
             return
         others = self._others = self._others or {}
@@ -246,10 +251,13 @@ class SocketSession:
         """
         if self._partial is not None:
             raise BadPacket("a text packet in the middle of attachments")
-        if self._root is NamespaceState.CONNECTED:
-            event = socketio.split_event(payload)
-            if event is not None:
-                return Event(socketio.ROOT, event[0], event[1])
+        if self._root is _CONNECTED and payload[:1] == b"2":
+            # Nearly all that comes, read without a pattern: an event in "/", and its ack id.
+            start = payload.find(b"[", 1, 20)
+            if start == 1:
+                return Event(ROOT, None, payload[1:])
+            if start > 1 and (ack_id := payload[1:start]).isdigit():
+                return Event(ROOT, ack_id, payload[start:])
         packet = socketio.decode(payload)
         before = self.state(packet.namespace)
         after = NAMESPACE_TABLE.get((before, packet.type))

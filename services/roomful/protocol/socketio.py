@@ -32,7 +32,6 @@ __all__ = [
     "encode_disconnect",
     "encode_event",
     "inline_attachments",
-    "split_event",
 ]
 
 ROOT: Final = "/"
@@ -91,22 +90,6 @@ def decode(payload: bytes) -> Packet:
     packet = Packet(kind, namespace, head["ack"], body, int(head["count"] or 0))
     _check_body(packet)
     return packet
-
-
-def split_event(payload: bytes) -> tuple[bytes | None, bytes] | None:
-    """
-    Read nearly all that comes, without a pattern: an event in "/" without attachments.
-
-    Returns:
-        Its ack id (or None) and its body, as decode() would; None for anything else.
-    """
-    if payload[:1] != b"2":
-        return None
-    start = payload.find(b"[", 1, 20)
-    if start == 1:
-        return None, payload[1:]
-    ack_id = payload[1:start]
-    return (ack_id, payload[start:]) if start > 1 and ack_id.isdigit() else None
 
 
 def _check_body(packet: Packet) -> None:

@@ -169,6 +169,9 @@ class Sink(Protocol):
     def cast(self, cast: Cast) -> None:
         """Take an event that is not stored."""
 
+    def flush(self) -> None:
+        """The batch is over: send what was delivered. Until then deliveries may be held back."""
+
 
 class Shard(Protocol):
     """One shard, as an edge uses it."""

@@ -163,6 +163,8 @@ class MemoryShard:
         statistics.batches += 1
         for settle, stored in settled:
             settle(stored)
+        if self._sink is not None:
+            self._sink.flush()
 
     def _append(
         self,
