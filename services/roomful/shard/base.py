@@ -230,7 +230,11 @@ class Shard(Protocol):
     async def page(
         self, room: RoomId, *, before: int | None, after: int | None, limit: int
     ) -> Page:
-        """Give the newest page, or the one just before or just after an offset."""
+        """
+        Give the newest page, or the one just before or just after an offset.
+
+        It has at most *limit* entries, and fewer when they are large; at least one if any.
+        """
 
     async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
         """Keep *record* for *ttl_s* seconds from now."""

@@ -18,6 +18,9 @@ __all__ = ["LogLimits", "RoomLogs"]
 
 SLACK_BYTES = 1 << 20
 
+PAGE_BYTES = 256 << 10
+"""A page holds no more, whatever was asked for: it has to fit into a client's send buffer."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
@@ -169,14 +172,22 @@ class RoomLogs:
             entries = _after(log, after)
             if before is not None:
                 entries = [entry for entry in entries if entry.offset < before]
-            page = entries[:limit]
-            return Page(page, page[-1].offset if len(entries) > limit else None)
-        end = len(log)
-        if before is not None:
-            end -= len(_after(log, before - 1))
-        start = max(0, end - limit)
-        page = list(islice(log, start, end))
-        return Page(page, page[0].offset if start > 0 else None)
+            page = entries[: _fitting(entries, limit)]
+            return Page(page, page[-1].offset if len(page) < len(entries) else None)
+        end = len(log) if before is None else len(log) - len(_after(log, before - 1))
+        newest_first = list(islice(reversed(log), len(log) - end, len(log) - end + limit))
+        page = newest_first[: _fitting(newest_first, limit)][::-1]
+        return Page(page, page[0].offset if len(page) < end else None)
+
+
+def _fitting(entries: Iterable[Entry], limit: int) -> int:
+    """Say how many of *entries* go on one page: at most *limit* and PAGE_BYTES, at least one."""
+    size = 0
+    for index, entry in enumerate(islice(entries, limit)):
+        size += entry.envelope.size
+        if size > PAGE_BYTES and index:
+            return index
+    return limit
 
 
 def _after(log: Iterable[Entry], offset: int) -> list[Entry]:
