@@ -60,6 +60,7 @@ check-python: $(VENV)/.dev.stamp
 	@echo "== lock and tree"
 	@$(BIN)/python scripts/lock.py --check
 	@$(BIN)/python scripts/check_tree.py
+	@$(BIN)/python scripts/settings_page.py --check
 
 .PHONY: check-clients
 check-clients: $(CLIENTS)

@@ -120,8 +120,10 @@ class Socket(picows.WSListener):
         self._transport = transport.underlying_transport
         self._write = self._transport.write
         self._transport.set_write_buffer_limits(high=self._edge.settings.limits.send_buffer_bytes)
-        # The request's headers are the largest thing an idle connection would keep.
+        # The headers of both are the largest things that an idle connection would keep.
         transport.request.headers = _NO_HEADERS
+        if transport.response is not None:
+            transport.response.headers = _NO_HEADERS
         open_owner, self._open = self._open, None
         assert open_owner is not None
         self.owner = open_owner(self)
