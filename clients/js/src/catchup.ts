@@ -70,11 +70,19 @@ export async function catchUp(
   for await (const { entries, reachesBack } of readForward(fetch, last)) {
     if (!reachesBack && timeline.last === last) {
       tellHole({ after: last, before: entries[0]?.offset });
+      if (entries.length === 0) await checkEnd(last, timeline, fetch);
     }
     for (const entry of entries) timeline.replay(entry);
     count += entries.length;
     if (count >= limit) return skipAhead({ timeline, fetch, limit, tellHole });
   }
+}
+
+/** Nothing is behind *last*, nor is it there itself: does the log end before it now? */
+async function checkEnd(last: number, timeline: Timeline, fetch: FetchPage): Promise<void> {
+  const { messages } = await fetch({ limit: 1 });
+  const end = messages[0]?.offset ?? 0;
+  if (end < last) timeline.restart(end);
 }
 
 /** Too much was missed to fetch it all: go on with the newest page. */

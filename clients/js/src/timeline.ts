@@ -31,6 +31,16 @@ export class Timeline {
     this.#last ??= offset;
   }
 
+  /**
+   * The log was begun anew (a server that lost its state): it ends at *offset* now, before `last`.
+   *
+   * What is held came after that, and stays new.
+   */
+  restart(offset: number): void {
+    const firstHeld = this.#held?.[0]?.offset ?? Infinity;
+    this.#last = Math.min(offset, firstHeld - 1);
+  }
+
   /** A live entry: delivered if it is new, or held. */
   receive(entry: HistoryEntry): void {
     if (this.#held === undefined) this.replay(entry);

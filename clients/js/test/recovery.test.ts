@@ -133,6 +133,21 @@ describe("a connection whose session is lost", () => {
     expect(contents(await heard.atLeast(2))).toEqual([1, 3]);
   });
 
+  it("goes on, and tells of a gap, when the server lost its state and counts from 1 again", async () => {
+    const { client, heard, gaps } = await enter("ada");
+    for (let n = 1; n <= 5; n += 1) server.post("lobby", "bo", n);
+    await heard.atLeast(5);
+    server.forget();
+    await reached(client, "waiting");
+    server.post("lobby", "bo", "lost");
+    await gaps.atLeast(1);
+    await client.history("lobby"); // behind what the client asks for itself
+    server.post("lobby", "bo", "new");
+
+    expect(contents(await heard.atLeast(6))).toEqual([1, 2, 3, 4, 5, "new"]);
+    expect(gaps.values).toMatchObject([{ roomId: "lobby", after: 50, before: undefined }]);
+  });
+
   it("skips to the newest page, and tells it, when too much was missed", async () => {
     const { client, heard, gaps } = await enter("ada", ["lobby"], { catchUpLimit: 200 });
     server.post("lobby", "bo", 0);

@@ -99,6 +99,13 @@ export class SmallServer {
     }
   }
 
+  /** Forget everything, as a server does that is killed and keeps nothing on disk. */
+  forget(): void {
+    this.cut({ forget: true });
+    this.logs.clear();
+    this.#offset = 0;
+  }
+
   /** Close all connections with a WebSocket close code. */
   closeWith(code: number): void {
     for (const socket of this.io.sockets.sockets.values()) {
