@@ -106,6 +106,9 @@ class Storage:
         for line in self.lines:
             line.on_more()
 
+    def flush(self) -> None:
+        """Nothing: the stream is cut into batches by who lets it go."""
+
     def entries(self) -> list[Entry]:
         """All that was ever stored, in offset order."""
         return [entry for item in self.stream if not isinstance(item, Cast) for entry in item[1]]
@@ -129,7 +132,7 @@ class DelayingShard:
         Look at *storage* from its present on.
 
         Args:
-            is_prompt: the stream flows by itself; else the test calls deliver_one().
+            is_prompt: the stream flows by itself; else the test calls deliver().
             hears_all: the sink hears rooms that it does not hold too, as from a MemoryShard.
             page_bytes: what a read gives at most, whatever it is asked for.
         """
@@ -160,13 +163,23 @@ class DelayingShard:
     def on_more(self) -> None:
         """There is something new in the stream."""
         if self._is_prompt:
-            asyncio.get_running_loop().call_soon(self.deliver_one)
+            asyncio.get_running_loop().call_soon(self.deliver, 1)
 
-    def deliver_one(self) -> bool:
-        """Let go of the next item of the stream; False if there is none."""
+    def deliver(self, count: int) -> bool:
+        """Let go of the next *count* items of the stream, as a batch; False if there is none."""
+        count = min(count, len(self.storage.stream) - self._next)
+        for _ in range(count):
+            self._deliver_one()
+        assert self._sink is not None
+        self._sink.flush()
+        due = [call for offset, call in self._waiting if offset <= self._heard]
+        self._waiting = [one for one in self._waiting if one[0] > self._heard]
+        for call in due:
+            call()
+        return count > 0
+
+    def _deliver_one(self) -> None:
         index, sink = self._next, self._sink
-        if index == len(self.storage.stream):
-            return False
         assert sink is not None
         item = self.storage.stream[index]
         self._next += 1
@@ -175,15 +188,10 @@ class DelayingShard:
         if isinstance(item, Cast):
             if is_heard:
                 sink.cast(item)
-            return True
+            return
         if is_heard:
             sink.deliver(self.name, room, item[1])
         self._heard = item[1][-1].offset
-        due = [call for offset, call in self._waiting if offset <= self._heard]
-        self._waiting = [one for one in self._waiting if one[0] > self._heard]
-        for call in due:
-            call()
-        return True
 
     def _when_heard(self, offset: int, call: Callable[[], None]) -> None:
         if offset <= self._heard:
@@ -292,6 +300,6 @@ class DelayingShard:
     async def aclose(self) -> None:
         """Settle everything."""
         await self._memory.aclose()
-        while self.deliver_one():
+        while self.deliver(1):
             # A settle may have published more.
             await self._memory.aclose()

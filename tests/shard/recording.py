@@ -46,6 +46,9 @@ class RecordingSink:
         """Keep the call."""
         self.casts.append(cast)
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     @property
     def entries(self) -> list[Entry]:
         """All entries in the order they came."""

@@ -1,0 +1,395 @@
+"""
+Edges and shards in one process, where the test decides what happens next: real connections on
+real edges, shards behind lines that delay, and a client whose reading, cuts and resumes are steps.
+
+After every packet that the client reads it is checked what the cursor means: of all that is owed
+to it, exactly what it has received is at or below its cursor. So whenever it is cut, the next
+resume has to bring the rest, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from roomful.cluster.cursor import CursorVector, ShardName, decode_cursor
+from roomful.edge.auth import AuthSettings
+from roomful.edge.edge import Edge
+from roomful.edge.encoding import Wire
+from roomful.edge.fanout import Carrier
+from roomful.edge.settings import Settings
+from roomful.edge.socketio_connection import SocketIoConnection
+from roomful.protocol.engineio import Binary
+from roomful.protocol.errors import CloseCode
+from roomful.shard.base import RoomId, Shard
+from roomful.shard.log import LogLimits
+from roomful.shard.memory import MemoryShard
+from shard.clock import EPOCH_S, ClockLoop, settle
+from shard.delaying import DelayingShard, Gates, Storage
+from shard.recording import make_envelope
+from support.tokens import SECRET, make_token
+
+__all__ = ["Client", "FakeTransport", "ShardedEdge", "World", "make_settings", "split_frames"]
+
+ROOMS = ("a1", "a2", "b1", "b2")
+"""Rooms whose first letter says their shard."""
+
+
+def make_settings() -> Settings:
+    """Make the settings of an edge that knows the tests' tokens."""
+    return Settings(auth=AuthSettings(secret=SECRET), state_dir="")
+
+
+def split_frames(data: bytes) -> list[bytes]:
+    """Give the messages of unmasked WebSocket frames, without close and ping frames."""
+    messages = []
+    while data:
+        opcode, length, head = data[0] & 15, data[1], 2
+        if length == 126:
+            length, head = int.from_bytes(data[2:4], "big"), 4
+        elif length == 127:
+            length, head = int.from_bytes(data[2:10], "big"), 10
+        payload, data = data[head : head + length], data[head + length :]
+        assert len(payload) == length
+        if opcode in (1, 2):
+            messages.append(Binary(payload) if opcode == 2 else payload)
+    return messages
+
+
+class FakeTransport:
+    """Implements Transport: keeps packets until the client reads them."""
+
+    # Mutable state: what is unread, what a batch has for it that is not written yet, what
+    # carries it, and who waits for it to be read.
+    def __init__(self, carrier: Carrier = Carrier.SOCKET) -> None:
+        self.unread: list[bytes] = []
+        self.carrier = carrier
+        self.closed_with: CloseCode | None = None
+        self.out: bytes | None = None
+        self.on_closed: Callable[[], None] = lambda: None
+        self._drained: list[asyncio.Future[None]] = []
+
+    @property
+    def outbox(self) -> FakeTransport | None:
+        """Where ready frames go."""
+        return self if self.carrier is Carrier.SOCKET else None
+
+    def flush(self) -> None:
+        """Write what a batch had."""
+        out, self.out = self.out, None
+        if out is not None and self.closed_with is None:
+            self.unread += split_frames(out)
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        """Send packets, behind what a batch has already."""
+        if self.closed_with is None:
+            was_batch = self.out is not None
+            self.flush()
+            self.unread += packets
+            self.out = b"" if was_batch else None
+
+    def ping(self) -> None:
+        """Nothing: time does not pass here."""
+
+    def close(self, code: CloseCode, _reason: str) -> None:
+        """Close, once."""
+        if self.closed_with is None:
+            self.closed_with = code
+            self._wake()
+            self.on_closed()
+
+    def buffered(self) -> int:
+        """Give what is unread."""
+        return sum(map(len, self.unread))
+
+    async def drained(self) -> None:
+        """Wait until all is read."""
+        while self.unread and self.closed_with is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drained.append(waiter)
+            await waiter
+
+    def take(self, count: int) -> list[bytes]:
+        """Read *count* packets."""
+        taken, self.unread = self.unread[:count], self.unread[count:]
+        if not self.unread:
+            self._wake()
+        return taken
+
+    def _wake(self) -> None:
+        waiters, self._drained = self._drained, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def pause_reading(self) -> None:
+        """Nothing."""
+
+    def resume_reading(self) -> None:
+        """Nothing."""
+
+
+class ShardedEdge(Edge):
+    """An edge whose rooms are on several shards: the first letter of a room says which."""
+
+    def __init__(self, shards: dict[str, DelayingShard]) -> None:
+        super().__init__(make_settings())
+        self.shards = shards
+        self.fanout.vector = CursorVector()
+        for shard in shards.values():
+            shard.attach(self.fanout)
+            self.fanout.vector.advance(shard.name, shard.position())
+
+    def shard_of(self, room: RoomId) -> Shard:
+        """Give the shard by the room's first letter."""
+        return self.shards.get(room[0], self.shards["a"])
+
+    def shard_of_session(self, _pid: str) -> Shard:
+        """Give the first shard."""
+        return self.shards["a"]
+
+
+class World:
+    """Two edges on one or two shards, and one client."""
+
+    # Mutable state: the number of messages published; who holds what is in edges and storages.
+    def __init__(
+        self,
+        *,
+        shards: str = "ab",
+        hears_all: bool = True,
+        upgrades: bool = False,
+        page_messages: int = 1_000,
+        kept: int = 10_000,
+    ) -> None:
+        """
+        Make the edges and the client; nothing is connected.
+
+        Args:
+            shards: their names; a room is on the one that its name begins with, else on the first.
+            hears_all: an edge hears of rooms that it does not hold too, as embedded.
+            upgrades: the client begins on polling.
+            page_messages: how many a replay reads at a time.
+            kept: messages that a room's log keeps.
+        """
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ClockLoop)
+        size = make_envelope("a1", "0").size
+        log = LogLimits(messages_per_room=kept, age_s=1e9)
+        self.storages: dict[str, Storage] = {}
+        for letter in shards:
+            memory = MemoryShard(log_limits=log, now=loop.wall_time)
+            memory._name = ShardName(letter)
+            self.storages[letter] = Storage(memory)
+        self.gates = Gates()
+        self.edges = [
+            ShardedEdge(
+                {
+                    letter: DelayingShard(
+                        storage,
+                        gate=self.gates,
+                        is_prompt=False,
+                        hears_all=hears_all,
+                        page_bytes=page_messages * size,
+                    )
+                    for letter, storage in self.storages.items()
+                }
+            )
+            for _ in range(2)
+        ]
+        for edge in self.edges:
+            edge.start()
+        self.lines = [line for edge in self.edges for line in edge.shards.values()]
+        self.client = Client(self, upgrades=upgrades)
+        self._count = 0
+
+    def letter_of(self, room: str) -> str:
+        """Give the name of the shard that has *room*."""
+        return room[0] if room[0] in self.storages else "a"
+
+    def publish(self, rooms: Sequence[str]) -> None:
+        """Store a message in each of *rooms*, as one batch a shard."""
+        for room in rooms:
+            self._count += 1
+            name = f"m{self._count}"
+            body = b'{"id":"%b","roomId":"%b"' % (name.encode(), room.encode())
+            envelope = make_envelope(room, name, body=body, at_s=EPOCH_S)
+            self.storages[self.letter_of(room)].memory.publish(
+                envelope, lambda _: None, is_named=False
+            )
+
+    async def finish(self) -> None:
+        """Let everything come to rest: gates open, streams flow, the client reads and stays."""
+        self.gates.is_open = True
+        is_moving, rounds = True, 0
+        while is_moving:
+            rounds += 1
+            assert rounds < 200, "this never comes to rest"
+            while self.gates.open_one(0):
+                pass
+            await settle()
+            is_moving = [line.deliver(1 << 30) for line in self.lines].count(True) > 0
+            await settle()
+            is_moving |= self.client.read(1000) > 0
+            if not self.client.is_connected:
+                self.client.connect(0)
+                is_moving = True
+            await settle()
+
+    async def aclose(self) -> None:
+        """Close the edges."""
+        self.gates.is_open = True
+        for edge in self.edges:
+            await edge.aclose()
+        for storage in self.storages.values():
+            await storage.memory.aclose()
+
+
+class Client:
+    """
+    A stock client as the wire sees it: keeps the last cursor and its pid, resumes with them.
+    """
+
+    # Mutable state: the connection; pid and cursor; the rooms it was told it is in with their
+    # join offsets; and what it has received of this session, in order.
+    def __init__(self, world: World, *, upgrades: bool) -> None:
+        self._world = world
+        self._upgrades = upgrades
+        self._edge: Edge = world.edges[0]
+        self._connection: SocketIoConnection | None = None
+        self._transport = FakeTransport()
+        self._dead: list[SocketIoConnection] = []
+        self._is_signed_in = False
+        self._asked: list[str] = []
+        self.pid: str | None = None
+        self.cursor: str | None = None
+        self.rooms: dict[str, int] = {}
+        self.received: list[tuple[str, int, str]] = []
+        self.recoveries = 0
+        self.failures = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection that is not known to be gone."""
+        return self._connection is not None
+
+    def connect(self, edge: int) -> None:
+        """Connect to the edge of that number, and resume if there is something to resume."""
+        if self._connection is not None:
+            return
+        self._edge = self._world.edges[edge]
+        self._is_signed_in = False
+        self._transport = FakeTransport(Carrier.POLL if self._upgrades else Carrier.SOCKET)
+        self._connection = SocketIoConnection(self._edge, self._transport, Wire.CURSOR, "")
+        self._transport.on_closed = self._connection.on_closed
+        auth: dict[str, str] = {"token": make_token("alice")}
+        if self.pid is not None and self.cursor is not None:
+            auth |= {"pid": self.pid, "offset": self.cursor}
+        self._connection.on_text(b"0" + msgspec.json.encode(auth))
+
+    def upgrade(self) -> None:
+        """Go over from polling to a WebSocket."""
+        if self._connection is not None and self._transport.carrier is Carrier.POLL:
+            self._transport.carrier = Carrier.SOCKET
+            self._connection.on_upgraded()
+
+    def join(self, room: str) -> None:
+        """Ask to be let into *room*."""
+        connection = self._connection
+        if connection is not None and self._is_signed_in:
+            self._asked.append(room)
+            connection.on_text(b'2%d["join-room","%b"]' % (len(self._asked) - 1, room.encode()))
+
+    def cut(self) -> None:
+        """Lose the connection with all that is unread; the edge does not know yet."""
+        if self._connection is not None:
+            self._dead.append(self._connection)
+            self._connection = None
+
+    def notice(self) -> None:
+        """Let the edges know which connections are gone."""
+        dead, self._dead = self._dead, []
+        for connection in dead:
+            connection.on_closed()
+
+    def read(self, count: int) -> int:
+        """Read up to *count* packets, each checked; gives how many there were."""
+        if self._connection is None:
+            return 0
+        packets = self._transport.take(count)
+        for packet in packets:
+            self._take(packet.decode())
+            self.check()
+        if self._transport.closed_with is not None and not self._transport.unread:
+            self._connection = None
+        return len(packets)
+
+    def _take(self, packet: str) -> None:
+        if packet.startswith("40"):
+            self._connected(msgspec.json.decode(packet[2:])["pid"])
+        elif packet.startswith("43"):
+            number, _, body = packet[2:].partition("[")
+            self._acknowledged(self._asked[int(number)], msgspec.json.decode("[" + body)[0])
+        else:
+            assert packet.startswith("42"), packet
+            self._event(*msgspec.json.decode(packet[2:]))
+
+    def _connected(self, pid: str) -> None:
+        self._is_signed_in = True
+        if pid == self.pid:
+            self.recoveries += 1
+        else:
+            # A session that begins is in no room, and owes nothing for what was before.
+            self.failures += self.pid is not None
+            self.pid, self.cursor = pid, None
+            self.rooms, self.received, self._asked = {}, [], []
+        self._learn_rooms(self._recorded())
+
+    def _recorded(self) -> dict[RoomId, int]:
+        assert self._connection is not None
+        return self._connection.rooms
+
+    def _acknowledged(self, room: str, answer: dict[str, Any]) -> None:
+        assert answer["success"], answer
+        self._learn_rooms({RoomId(room): self._recorded()[RoomId(room)]})
+
+    def _learn_rooms(self, rooms: dict[RoomId, int]) -> None:
+        self.rooms |= {room: joined for room, joined in rooms.items() if room in ROOMS}
+
+    def _event(self, name: str, *arguments: Any) -> None:
+        if name == "message":
+            body = arguments[0]
+            room, offset = body["roomId"], body["offset"]
+            assert room in self.rooms or room in self._asked, f"{room} was not joined"
+            shard = self._world.letter_of(room)
+            newest = max((one for at, one, _ in self.received if at == shard), default=0)
+            assert offset > newest, f"{shard}.{offset} came after {shard}.{newest}"
+            self.received.append((shard, offset, body["id"]))
+        if isinstance(arguments[-1], str):
+            self.cursor = arguments[-1]
+
+    # Checks ---------------------------------------------------------------------------------
+
+    def owed(self) -> list[tuple[str, int, str]]:
+        """Give all messages, ever, of the rooms it is in since it joined them."""
+        return [
+            (letter, entry.offset, entry.envelope.id)
+            for letter, storage in self._world.storages.items()
+            for entry in storage.entries()
+            if entry.offset > self.rooms.get(entry.envelope.room, 1 << 60)
+        ]
+
+    def check(self) -> None:
+        """Check that the cursor tells what was received from what was not."""
+        if self.cursor is None:
+            return
+        reached = decode_cursor(self.cursor)
+        received = set(self.received)
+        for one in self.owed():
+            is_told = one[1] <= reached.get(ShardName(one[0]), 0)
+            assert is_told == (one in received), (
+                f"{one} is {'' if one in received else 'not '}received, cursor {self.cursor}"
+            )
