@@ -66,6 +66,33 @@ class Transport(Protocol):
         """Read on."""
 
 
+class _NoTransport:
+    """What a closed connection has for a transport: nothing goes anywhere."""
+
+    carrier = Carrier.POLL
+    outbox = None
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        """Drop *packets*."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """It is closed."""
+
+    def buffered(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    async def drained(self) -> None:
+        """Nothing waits."""
+
+    def pause_reading(self) -> None:
+        """Nothing is read."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read."""
+
+
+NO_TRANSPORT: Transport = _NoTransport()
 Answer = Coroutine[Any, Any, None]
 
 
@@ -262,6 +289,8 @@ class Connection(ABC):
             self.is_closed = True
             self.edge.sign_out(self)
             self.edge.connections.discard(self)
+            # A timer may keep this object for a while; it need not keep the rest.
+            self.transport = NO_TRANSPORT
 
     def on_timer(self, now: float) -> float | None:
         """Keep the session record, and enforce the token's expiry."""

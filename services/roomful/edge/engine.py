@@ -56,6 +56,27 @@ class Application(Protocol):
         """The session is over."""
 
 
+class _Gone:
+    """What runs on a session that is over, so that the two do not keep each other alive."""
+
+    is_established = True
+
+    def on_text(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def on_binary(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def on_upgraded(self) -> None:
+        """Nobody is there."""
+
+    def on_closed(self) -> None:
+        """Nobody is there."""
+
+
+_GONE = _Gone()
+
+
 class PollConflict(ClientFault):
     """A second poll while one waits: the session is closed (engine.io-protocol v4)."""
 
@@ -317,7 +338,9 @@ class EngineConnection:
             self._probe.close(CloseCode.GOING_AWAY, "the session is over")
         self._session.close()
         self._endpoint.forget(self)
-        self.application.on_closed()
+        self._socket = self._probe = None
+        application, self.application = self.application, _GONE
+        application.on_closed()
 
     # Polling --------------------------------------------------------------------------------
 

@@ -151,6 +151,9 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         protocol.connection_made(self.transport)
         protocol.data_received(b"".join((*head, b"\r\n", rest)))
         self.transport.set_protocol(protocol)
+        # The parser and this object know each other, and collections are rare: what an idle
+        # WebSocket does not need must not wait for one.
+        self.parser = self.flow = self.transport = None  # type: ignore[assignment]
 
     def reject(self, head: bytes) -> None:
         """Answer with *head* and hang up."""

@@ -33,7 +33,7 @@ class JsonConnection(Connection):
 
     def __init__(self, edge: Edge, socket: Socket, address: str, token: str | None) -> None:
         super().__init__(edge, socket, Wire.JSON, address)
-        self._socket = socket
+        self._socket: Socket | None = socket
         self._awaits_pong = False
         self._is_signing_in = False
         self._opened_at = edge.time()
@@ -84,6 +84,11 @@ class JsonConnection(Connection):
     def fail(self, fault: ClientFault) -> None:
         """Close because of what the client sent."""
         self.close(fault.close_code, fault.reason)
+
+    def on_closed(self) -> None:
+        """The WebSocket is gone."""
+        super().on_closed()
+        self._socket = None
 
     def on_pong(self) -> None:
         """The client is there."""
@@ -142,7 +147,7 @@ class JsonConnection(Connection):
     def heartbeat(self, now: float) -> float | None:
         """Ping the client; close one that did not answer, or did not sign in in time."""
         settings = self.edge.settings
-        if self.is_closed:
+        if self.is_closed or self._socket is None:
             return None
         if self._awaits_pong:
             self.close(CloseCode.PING_TIMEOUT, "ping timeout")

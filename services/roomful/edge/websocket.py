@@ -195,6 +195,8 @@ class Socket(picows.WSListener):
         """The TCP connection is gone."""
         self._end()
         self._edge.counts.leave(self._address)
+        # No cycle may outlive the connection: collections are rare (EdgeServer.serve).
+        del self._transport, self._write, self.owner
 
     def _end(self) -> None:
         """Nothing goes out any more: let the owner know, once."""
