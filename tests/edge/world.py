@@ -264,6 +264,7 @@ class Client:
         self._dead: list[SocketIoConnection] = []
         self._is_signed_in = False
         self._asked: list[str] = []
+        self._replayed: dict[RoomId, int] = {}
         self.pid: str | None = None
         self.cursor: str | None = None
         self.rooms: dict[str, int] = {}
@@ -282,6 +283,7 @@ class Client:
             return
         self._edge = self._world.edges[edge]
         self._is_signed_in = False
+        self._replayed = {}
         self._transport = FakeTransport(Carrier.POLL if self._upgrades else Carrier.SOCKET)
         self._connection = SocketIoConnection(self._edge, self._transport, Wire.CURSOR, "")
         self._transport.on_closed = self._connection.on_closed
@@ -341,6 +343,7 @@ class Client:
         self._is_signed_in = True
         if pid == self.pid:
             self.recoveries += 1
+            self._replayed = dict(self._recorded())
         else:
             # A session that begins is in no room, and owes nothing for what was before.
             self.failures += self.pid is not None
@@ -364,6 +367,7 @@ class Client:
             body = arguments[0]
             room, offset = body["roomId"], body["offset"]
             assert room in self.rooms or room in self._asked, f"{room} was not joined"
+            assert offset > self._replayed.get(room, 0), f"{room}: {offset} is from before the join"
             shard = self._world.letter_of(room)
             newest = max((one for at, one, _ in self.received if at == shard), default=0)
             assert offset > newest, f"{shard}.{offset} came after {shard}.{newest}"
