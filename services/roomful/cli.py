@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import re
 import socket
@@ -136,8 +135,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ValueError as exc:
         raise BadSettings([str(exc)]) from exc
     _greet(settings, listener)
-    uvloop.install()
-    asyncio.run(EdgeServer(edge).serve([listener]))
+    uvloop.run(EdgeServer(edge).serve([listener]))
     return 0
 
 
