@@ -140,7 +140,7 @@ def _print_run(run: Run) -> None:
     shares = run.result.shares
     print(
         f"{run.load} round {run.round} {run.rival:<10} {numbers}  "
-        f"(server {shares.server_cpu:.0%}, load {shares.load_cpu:.0%}, "
+        f"(server {shares.server_cpu:.0%}, load {shares.load_busy:.0%}, "
         f"others {shares.others_cpu:.0%})",
         flush=True,
     )

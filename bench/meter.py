@@ -7,6 +7,7 @@ from time import perf_counter, process_time
 
 from bench.plan import LOAD_CORE, SERVER_CORE
 from bench.procfs import read_busy_s, read_cpu_s
+from bench.reactor import Reactor
 
 __all__ = ["Meter", "Result", "Shares"]
 
@@ -16,13 +17,14 @@ _CORES = (SERVER_CORE, LOAD_CORE)
 @dataclass(frozen=True, slots=True)
 class Shares:
     """
-    A window's length in seconds, and CPU seconds per second of the load and of the server.
+    A window's length in seconds, and what was used of the two cores in it, as shares of one core.
 
-    `others_cpu` is what other processes, or other guests of the host, took from the two cores.
+    `load_busy` is the time in which the load had something to do, `server_cpu` the CPU time of the
+    server's processes, `others_cpu` that of other processes (or other guests of the host).
     """
 
     seconds: float
-    load_cpu: float
+    load_busy: float
     server_cpu: float
     others_cpu: float
 
@@ -39,7 +41,9 @@ class Result:
 class Meter:
     """Measures from its creation to `read`."""
 
-    def __init__(self, group: int) -> None:
+    def __init__(self, reactor: Reactor, group: int) -> None:
+        self._reactor = reactor
+        self._idle_s = reactor.idle_s
         self._group = group
         self._server_s = read_cpu_s(group)
         self._load_s = process_time()
@@ -52,4 +56,5 @@ class Meter:
         load_s = process_time() - self._load_s
         server_s = read_cpu_s(self._group) - self._server_s
         others_s = max(0.0, read_busy_s(_CORES) - self._busy_s - load_s - server_s)
-        return Shares(seconds, load_s / seconds, server_s / seconds, others_s / seconds)
+        idle_s = self._reactor.idle_s - self._idle_s
+        return Shares(seconds, 1 - idle_s / seconds, server_s / seconds, others_s / seconds)

@@ -1,19 +1,22 @@
 """
 The load's event loop: epoll, one receive buffer for all sockets, no task and no future.
 
-Why not asyncio: one read costs about 1 µs here and 3 µs as an asyncio protocol on uvloop, and a
-load that is slower than the server measures itself (numbers: `docs/benchmarks.md`, "The load").
+Why not asyncio: a load that is slower than the server measures itself, and one has to say here
+when to sleep and which links to read first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 
-__all__ = ["Link", "Reactor", "StuckError"]
+__all__ = ["NAP_S", "Link", "Reactor", "StuckError"]
+
+NAP_S = 20e-6  # the kernel makes some 75 of it
 
 _BUFFER_BYTES = 256 * 1024
 _EAGER_AT_ONCE = 256
@@ -67,14 +70,21 @@ class Reactor:
 
     A link that nobody waits for can be *deferred*: its bytes gather in the kernel, so that one
     read takes many messages, and it is read after the links that a next message waits for.
+
+    It looks for what it can read, takes a nap of *nap_s* if there is nothing, and looks again. So
+    it is never woken up by a write of the server: the server would pay for that with more than
+    the write itself (an interrupt to the other core), and clients over a network cost it no such
+    thing. 0 never sleeps, None waits in the kernel. `idle_s` is the time without work.
     """
 
-    def __init__(self) -> None:
-        # Made before any link is: select() takes descriptors below 1024 only.
+    def __init__(self, *, nap_s: float | None) -> None:
+        self._nap_s = nap_s
+        self.idle_s = 0.0
         self._eager = select.epoll()
         self._deferred = select.epoll()
         self._eager.register(self._deferred.fileno(), select.EPOLLIN)
         self._links: dict[int, Link] = {}
+        self._gathering: list[Link] = []
         self._buffer = bytearray(_BUFFER_BYTES)
 
     def add(self, link: Link) -> None:
@@ -83,37 +93,41 @@ class Reactor:
         self._eager.register(link.socket.fileno(), select.EPOLLIN)
 
     def defer(self, link: Link) -> None:
-        """Read *link*, which was added before, when `_GATHER_BYTES` have come, until `gather`."""
+        """From now on read *link*, which was added before, when `_GATHER_BYTES` have come."""
         link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHER_BYTES)
         self._eager.unregister(link.socket.fileno())
         self._deferred.register(link.socket.fileno(), select.EPOLLIN)
+        self._gathering.append(link)
 
-    def gather(self) -> None:
-        """Let the rest of all deferred links in, however little it is."""
-        for link in self._links.values():
-            link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    def catch_up(self) -> None:
+        """Read what the deferred links have gathered, however little it is."""
+        for link in self._gathering:
+            with contextlib.suppress(BlockingIOError):
+                self._take(link)
 
     def turn(self, timeout_s: float) -> None:
-        """Wait until something can be read, at most *timeout_s*; read it."""
-        if 0 < timeout_s < 0.01:  # epoll_wait counts milliseconds, select microseconds
-            if not select.select((self._eager,), (), (), timeout_s)[0]:
-                return
-            timeout_s = 0
-        ready = self._eager.poll(timeout_s, _EAGER_AT_ONCE)
+        """Read what can be read; if that is nothing, wait or nap, for *timeout_s* at most."""
+        started = perf_counter()
+        ready = self._eager.poll(timeout_s if self._nap_s is None else 0, _EAGER_AT_ONCE)
+        if not ready and self._nap_s:
+            sleep(min(self._nap_s, timeout_s))
+        if not ready or self._nap_s is None:
+            self.idle_s += perf_counter() - started
         has_deferred = (self._deferred.fileno(), select.EPOLLIN) in ready
         self._read(ready)
         if has_deferred:
             self._read(self._deferred.poll(0, _DEFERRED_AT_ONCE))
 
     def _read(self, ready: list[tuple[int, int]]) -> None:
-        links, buffer = self._links, self._buffer
         for descriptor, _ in ready:
-            if (link := links.get(descriptor)) is None:
-                continue  # the deferred links as one
-            size = link.socket.recv_into(buffer)
-            if not size:
-                raise StuckError("the server closed a connection")
-            link.on_read(buffer, size)
+            if (link := self._links.get(descriptor)) is not None:  # None: the deferred ones
+                self._take(link)
+
+    def _take(self, link: Link) -> None:
+        size = link.socket.recv_into(self._buffer)
+        if not size:
+            raise StuckError("the server closed a connection")
+        link.on_read(self._buffer, size)
 
     def run_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Read until *condition*; StuckError says *what* did not come true in *timeout_s*."""
@@ -135,5 +149,6 @@ class Reactor:
         for link in self._links.values():
             link.reset()
         self._links.clear()
+        self._gathering.clear()
         self._eager.close()
         self._deferred.close()

@@ -9,10 +9,18 @@ from string import Template
 
 from bench.plan import Metric
 from bench.rivals import ROOMFUL, Rival
-from bench.standing import LOAD_BOUND_SHARE, Figure, Row
+from bench.standing import LOAD_BOUND_SHARE, NOISE_SHARE, Figure, Row
 
 __all__ = ["Context", "build_document", "build_table"]
 
+_LOAD_BOUND_NOTE = (
+    f"¹ The load was busy for more than {LOAD_BOUND_SHARE:.0%} of the time: "
+    "it may be what limits this number."
+)
+_NOISE_NOTE = (
+    f"² Other processes took more than {NOISE_SHARE:.0%} of a core: "
+    "this number is no measurement, only a hint."
+)
 _TEMPLATE = Path(__file__).resolve().parent / "document.md"
 
 
@@ -35,7 +43,7 @@ def build_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
         head += [rival.title, "times better", "target", "met"]
     lines = [_join(head), _join(["---"] * len(head))]
     for row in rows:
-        mark = "¹" if row.is_load_bound else ""
+        mark = "¹" * row.is_load_bound + "²" * row.is_noisy
         cells = [row.load.key, _name(row.metric), _write_figure(row.own) + mark]
         for rival in rivals:
             met = row.is_met(rival.key)
@@ -47,25 +55,27 @@ def build_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
             ]
         lines.append(_join(cells))
     if any(row.is_load_bound for row in rows):
-        lines += ["", f"¹ The load used more than {LOAD_BOUND_SHARE:.0%} of its own core: it may"]
-        lines[-1] += " be what limits this number."
+        lines += ["", _LOAD_BOUND_NOTE]
+    if any(row.is_noisy for row in rows):
+        lines += ["", _NOISE_NOTE]
     return "\n".join(lines)
 
 
 def build_shares_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
-    """Build the table of CPU shares: of each server's core, and of the load's core meanwhile."""
+    """Build the table of what each side used of its core, and of rates per second of CPU time."""
     servers = [ROOMFUL, *rivals]
     head = ["load"]
     for server in servers:
-        head += [f"{server.title}: server", "load", "others"]
+        head += [f"{server.title}: server", "load", "others", "per CPU-second"]
     lines = [_join(head), _join(["---"] * len(head))]
     for row in rows:
         if row.metric is not row.load.metrics[0]:
             continue
         cells = [row.load.key]
         for figure in (row.own, *(row.others[rival.key] for rival in rivals)):
-            shares = (figure.server_cpu, figure.load_cpu, figure.others_cpu)
+            shares = (figure.server_cpu, figure.load_busy, figure.others_cpu)
             cells += [f"{share:.0%}" for share in shares]
+            cells.append("" if row.metric.is_cost else _write(figure.per_cpu_s))
         lines.append(_join(cells))
     return "\n".join(lines)
 

@@ -10,21 +10,29 @@ from bench.match import Run
 from bench.plan import Load, Metric
 from bench.rivals import ROOMFUL, Rival
 
-__all__ = ["LOAD_BOUND_SHARE", "Figure", "Row", "build_rows"]
+__all__ = ["LOAD_BOUND_SHARE", "NOISE_SHARE", "Figure", "Row", "build_rows"]
 
-LOAD_BOUND_SHARE = 0.9  # a load that uses more of its core may be what limits the number
+NOISE_SHARE = 0.1  # what others may take of the two cores before a number is not to be trusted
+_LEAST_CPU = 0.001
+LOAD_BOUND_SHARE = 0.9  # a load that is busy for longer may be what limits the number
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One metric of one server over all rounds; the CPU shares are medians over them."""
+    """
+    One metric of one server over all rounds; the shares (`Shares`) are medians over them.
+
+    `per_cpu_s` is the metric divided by the server's CPU share: for a rate, what it does in one
+    second of CPU time, which holds on a machine with other work too.
+    """
 
     median: float
     least: float
     most: float
-    load_cpu: float
+    load_busy: float
     server_cpu: float
     others_cpu: float
+    per_cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,12 @@ class Row:
     @property
     def is_load_bound(self) -> bool:
         """Whether Roomful may be faster than this: the load had no time left."""
-        return self.own.load_cpu > LOAD_BOUND_SHARE
+        return self.own.load_busy > LOAD_BOUND_SHARE
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether other processes took so much of the cores that the number says little."""
+        return any(f.others_cpu > NOISE_SHARE for f in (self.own, *self.others.values()))
 
 
 def build_rows(loads: Sequence[Load], rivals: Sequence[Rival], runs: Sequence[Run]) -> list[Row]:
@@ -77,7 +90,11 @@ def _summarise(load: Load, metric: Metric, rival: Rival, runs: Sequence[Run]) ->
         median(values),
         min(values),
         max(values),
-        median(result.shares.load_cpu for result in results),
+        median(result.shares.load_busy for result in results),
         median(result.shares.server_cpu for result in results),
         median(result.shares.others_cpu for result in results),
+        median(
+            result.metrics[metric.key] / max(result.shares.server_cpu, _LEAST_CPU)
+            for result in results
+        ),
     )

@@ -10,7 +10,7 @@ from bench.member import Sender
 from bench.meter import Meter, Result
 from bench.peer import Peer, Target, build_tickets, join_rooms, open_peers
 from bench.plan import ClosedLoop
-from bench.reactor import Reactor
+from bench.reactor import NAP_S, Reactor
 from bench.wire import ProtocolFault
 
 __all__ = ["run_closed_loop"]
@@ -63,18 +63,18 @@ def run_closed_loop(
         ProtocolFault: a sender heard an error, a hole, a double or a wrong order, or
             the deliveries counted over the whole run are not messages sent × members.
     """
-    reactor = Reactor()
+    reactor = Reactor(nap_s=NAP_S)
     try:
         peers = open_peers(reactor, target, list(build_tickets(target, tokens)))
         drivers = _take_places(reactor, shape, peers)
         for driver in drivers:
             driver.start(shape.window)
         reactor.run_for(warmup_s)
-        delivered, acked = _count(peers), sum(driver.acked for driver in drivers)
-        meter = Meter(target.group)
+        delivered, acked = _count(reactor, peers), sum(driver.acked for driver in drivers)
+        meter = Meter(reactor, target.group)
         reactor.run_for(duration_s)
         shares = meter.read()
-        delivered, acked = _count(peers) - delivered, sum(d.acked for d in drivers) - acked
+        delivered, acked = _count(reactor, peers) - delivered, sum(d.acked for d in drivers) - acked
         checked = _drain(reactor, shape, peers, drivers)
     finally:
         reactor.close()
@@ -98,7 +98,8 @@ def _take_places(reactor: Reactor, shape: ClosedLoop, peers: list[Peer]) -> list
     return drivers
 
 
-def _count(peers: list[Peer]) -> int:
+def _count(reactor: Reactor, peers: list[Peer]) -> int:
+    reactor.catch_up()
     return sum(peer.deliveries for peer in peers)
 
 
@@ -106,14 +107,13 @@ def _drain(reactor: Reactor, shape: ClosedLoop, peers: list[Peer], drivers: list
     """Let what is in flight arrive; hold all deliveries of the run to what was sent."""
     for driver in drivers:
         driver.stop()
-    reactor.gather()
     expected = sum(driver.sent for driver in drivers) * shape.members
-    reactor.run_until(
-        lambda: all(driver.is_idle for driver in drivers) and _count(peers) >= expected,
-        f"all of {expected} deliveries",
-        _DRAIN_TIMEOUT_S,
-    )
+
+    def is_done() -> bool:
+        return all(driver.is_idle for driver in drivers) and _count(reactor, peers) >= expected
+
+    reactor.run_until(is_done, f"all of {expected} deliveries", _DRAIN_TIMEOUT_S)
     reactor.run_for(0.1)  # a double would come now
-    if (counted := _count(peers)) != expected:
+    if (counted := _count(reactor, peers)) != expected:
         raise ProtocolFault(f"{counted} deliveries counted, {expected} expected")
     return expected

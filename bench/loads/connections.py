@@ -6,7 +6,7 @@ from bench.meter import Meter, Result
 from bench.peer import Target, build_tickets, open_peers
 from bench.plan import Handshakes, Idle
 from bench.procfs import read_rss_bytes
-from bench.reactor import Reactor, StuckError
+from bench.reactor import NAP_S, Reactor, StuckError
 
 __all__ = ["run_handshakes", "run_idle"]
 
@@ -23,12 +23,12 @@ def run_handshakes(shape: Handshakes, target: Target, tokens: list[str]) -> Resu
     A connection counts when its CONNECT reply is read: TCP, WebSocket upgrade, Engine.IO open,
     CONNECT with its own token. All stay open, so closing costs nothing in the window.
     """
-    reactor = Reactor()
+    reactor = Reactor(nap_s=NAP_S)
     try:
         tickets = list(build_tickets(target, tokens))
         open_peers(reactor, target, tickets[: shape.warmup], at_once=shape.at_once)
         counted = tickets[shape.warmup :]
-        meter = Meter(target.group)
+        meter = Meter(reactor, target.group)
         open_peers(reactor, target, counted, at_once=shape.at_once)
         shares = meter.read()
     finally:
@@ -44,12 +44,12 @@ def run_idle(shape: Idle, target: Target, tokens: list[str]) -> Result:
     Measured when every connection has answered a heartbeat (if the shape says so) and the memory
     has stopped changing.
     """
-    reactor = Reactor()
+    reactor = Reactor(nap_s=None)
     try:
         tickets = list(build_tickets(target, tokens))
         open_peers(reactor, target, tickets[: shape.warmup])
         before = _settle(reactor, target.group)
-        meter = Meter(target.group)
+        meter = Meter(reactor, target.group)
         peers = open_peers(reactor, target, tickets[shape.warmup :])
         if shape.with_heartbeat:
             reactor.run_until(

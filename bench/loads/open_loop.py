@@ -32,7 +32,7 @@ def run_open_loop(
         ProtocolFault: a member heard an error, a hole, a double or a wrong order.
         StuckError: not all deliveries came.
     """
-    reactor = Reactor()
+    reactor = Reactor(nap_s=0)
     times = array("q")
     try:
         peers = open_peers(reactor, target, list(build_tickets(target, tokens)))
@@ -46,7 +46,7 @@ def run_open_loop(
         _pace(reactor, senders, shape.rate, warmup_s)
         _drain(reactor, shape, peers, senders)
         del times[:]
-        meter = Meter(target.group)
+        meter = Meter(reactor, target.group)
         late_ms = _pace(reactor, senders, shape.rate, duration_s)
         shares = meter.read()
         _drain(reactor, shape, peers, senders)

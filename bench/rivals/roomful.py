@@ -13,11 +13,6 @@ __all__ = ["ROOMFUL"]
 _PROGRAM = Path(sys.executable).parent / "roomful"
 _PACKAGES = ("roomful", "uvicorn", "uvloop", "httptools", "picows", "msgspec", "PyJWT")
 
-# One sender stands for many here, and all connections come from one machine.
-_LIMITS = {
-    "ROOMFUL_LIMITS_MESSAGES_PER_SECOND": "1000000",
-}
-
 
 def _prepare() -> None:
     if not _PROGRAM.exists():
@@ -29,7 +24,7 @@ def _commands(port: int) -> list[list[str]]:
 
 
 def _environment(secret: str) -> dict[str, str]:
-    return {"ROOMFUL_AUTH_SECRET": secret, **_LIMITS}
+    return {"ROOMFUL_AUTH_SECRET": secret}
 
 
 def _versions() -> dict[str, str]:
@@ -40,8 +35,7 @@ def _versions() -> dict[str, str]:
 ROOMFUL = Rival(
     key="roomful",
     title="Roomful",
-    note="`roomful serve` with its defaults, but for: "
-    + ", ".join(f"`{name}={value}`" for name, value in _LIMITS.items()),
+    note="`roomful serve` with its defaults, limits included",
     prepare=_prepare,
     commands=_commands,
     environment=_environment,

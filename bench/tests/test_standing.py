@@ -13,10 +13,17 @@ from bench.standing import Row, build_rows
 _RIVAL = RIVALS["socketio"]
 
 
-def build_row(load: str, own: list[float], other: list[float], load_cpu: float = 0.5) -> Row:
+def build_row(
+    load: str,
+    own: list[float],
+    other: list[float],
+    *,
+    load_busy: float = 0.5,
+    others_cpu: float = 0.0,
+) -> Row:
     """Build the row of the first metric of *load* from one value per round and server."""
     key = LOADS[load].metrics[0].key
-    shares = Shares(1.0, load_cpu, 1.0, 0.0)
+    shares = Shares(1.0, load_busy, 0.5, others_cpu)
     metrics = {metric.key: 1.0 for metric in LOADS[load].metrics}
     runs = [
         Run(load, server.key, number, Result(metrics | {key: value}, shares, {}))
@@ -54,8 +61,19 @@ def test_verdict(load: str, own: float, other: float, ratio: float, is_met: bool
 
 def test_busy_load_is_flagged() -> None:
     """A number that the load may have limited says so."""
-    assert build_row("a", [1.0], [1.0], load_cpu=0.95).is_load_bound
-    assert not build_row("a", [1.0], [1.0], load_cpu=0.85).is_load_bound
+    assert build_row("a", [1.0], [1.0], load_busy=0.95).is_load_bound
+    assert not build_row("a", [1.0], [1.0], load_busy=0.85).is_load_bound
+
+
+def test_busy_machine_is_flagged() -> None:
+    """A number that was measured next to other work says so."""
+    assert build_row("a", [1.0], [1.0], others_cpu=0.3).is_noisy
+    assert not build_row("a", [1.0], [1.0], others_cpu=0.02).is_noisy
+
+
+def test_rate_per_cpu_second_is_what_a_whole_core_would_do() -> None:
+    """Half a core for 100/s is 200/s of CPU time."""
+    assert build_row("a", [100.0], [1.0]).own.per_cpu_s == pytest.approx(200.0)
 
 
 def test_load_without_runs_of_both_has_no_row() -> None:
