@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from roomful.edge.engine import Application, EngineConnection
-from roomful.edge.websocket import Socket
+from roomful.edge.websocket import Owner, Socket
 from roomful.protocol.engineio import (
     BadHandshake,
     Handshake,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
-_SOCKET = Channel.SOCKET
 Begin = Callable[[EngineConnection, Handshake], Application]
 
 
@@ -57,7 +56,7 @@ class Endpoint:
 
     # Opening --------------------------------------------------------------------------------
 
-    def open_socket(self, socket: Socket, handshake: Handshake) -> SocketCarrier:
+    def open_socket(self, socket: Socket, handshake: Handshake) -> Owner:
         """Begin a session on *socket*, or let it probe the one it names."""
         if handshake.sid is not None:
             return self._probe(socket, handshake.sid)
@@ -65,7 +64,7 @@ class Endpoint:
         engine = EngineConnection(self, secrets.token_urlsafe(9), socket)
         socket.send((encode_open(engine.sid, upgrades=False, pace=self.pace),))
         engine.application = self._begin(engine, handshake)
-        return SocketCarrier(engine, socket)
+        return engine
 
     def open_polling(self, handshake: Handshake) -> tuple[EngineConnection, bytes]:
         """Begin a session on polling; gives it and the first payload."""
@@ -86,18 +85,18 @@ class Endpoint:
             raise BadHandshake(HandshakeFault.UNKNOWN_SID)
         return engine
 
-    def _probe(self, socket: Socket, sid: str) -> SocketCarrier:
+    def _probe(self, socket: Socket, sid: str) -> Probe:
         engine = self._sessions.get(sid)
         if engine is None:
             # It ended between the upgrade request and now.
             socket.close(CloseCode.BAD_PACKET, "Session ID unknown")
-            return SocketCarrier(None, socket)
+            return Probe(None, socket)
         try:
             engine.probe(socket)
         except BadPacket as fault:
             socket.close(fault.close_code, fault.reason)
-            return SocketCarrier(None, socket)
-        return SocketCarrier(engine, socket)
+            return Probe(None, socket)
+        return Probe(engine, socket)
 
     def forget(self, engine: EngineConnection) -> None:
         """The session is over."""
@@ -110,8 +109,8 @@ class Endpoint:
         return age_s >= self._overdue_s and not engine.application.is_established
 
 
-class SocketCarrier:
-    """The owner of a WebSocket that carries, or probes, an Engine.IO session."""
+class Probe:
+    """The owner of a WebSocket that probes a session, and carries it after the upgrade."""
 
     __slots__ = ("_engine", "_socket")
 
@@ -122,7 +121,7 @@ class SocketCarrier:
     def on_text(self, payload: bytes) -> None:
         """Take a text packet."""
         if self._engine is not None:
-            self._engine.receive(_SOCKET, payload)
+            self._engine.receive(Channel.SOCKET, payload)
 
     def on_binary(self, payload: bytes) -> None:
         """Take a binary packet."""

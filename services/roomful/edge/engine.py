@@ -29,7 +29,6 @@ logger = logging.getLogger("roomful.edge")
 
 # Members are looked up once: in Python 3.11 that costs more than the comparison.
 _WEBSOCKET = EngineState.WEBSOCKET
-_SOCKET = Channel.SOCKET
 PING = b"2"
 NOOP = b"6"
 CLOSE = b"1"
@@ -246,6 +245,37 @@ class EngineConnection:
             self.mailbox.put((CLOSE,))
         self._end()
 
+    # Owner of the WebSocket that the session was born on -------------------------------------
+
+    def on_text(self, payload: bytes) -> None:
+        """
+        Take a text packet.
+
+        Raises:
+            ClientFault: the session cannot go on.
+        """
+        # The row (WEBSOCKET, SOCKET, MESSAGE) of the table, without looking it up.
+        if payload[:1] == b"4" and self._session.state is _WEBSOCKET:
+            self.application.on_text(payload[1:])
+        else:
+            self.receive(Channel.SOCKET, payload)
+
+    def on_binary(self, payload: bytes) -> None:
+        """
+        Take a binary packet.
+
+        Raises:
+            ClientFault: the session cannot go on.
+        """
+        self.receive_binary(Channel.SOCKET, payload)
+
+    def on_pong(self) -> None:
+        """Nothing: Engine.IO has its own heartbeat."""
+
+    def on_closed(self) -> None:
+        """The WebSocket is gone."""
+        self._end()
+
     # From the transports --------------------------------------------------------------------
 
     def receive(self, channel: Channel, packet: bytes) -> None:
@@ -259,9 +289,7 @@ class EngineConnection:
             self.receive_binary(channel, packet)
             return
         if packet[:1] == b"4":
-            # The row (WEBSOCKET, SOCKET, MESSAGE) of the table, without looking it up.
-            if self._session.state is not _WEBSOCKET or channel is not _SOCKET:
-                self._session.receive(channel, PacketType.MESSAGE)
+            self._session.receive(channel, PacketType.MESSAGE)
             self.application.on_text(packet[1:])
             return
         step = self._session.receive(channel, packet_type(packet), packet[1:])

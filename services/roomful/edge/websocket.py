@@ -77,6 +77,28 @@ class Owner(Protocol):
         """The WebSocket is gone. Called once."""
 
 
+class _Nobody:
+    """Whose a WebSocket is until its owner has begun. Implements Owner."""
+
+    def on_text(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def on_binary(self, payload: bytes) -> None:
+        """Nobody is there."""
+
+    def on_pong(self) -> None:
+        """Nobody is there."""
+
+    def fail(self, fault: ClientFault) -> None:
+        """Nobody is there."""
+
+    def on_closed(self) -> None:
+        """Nobody is there."""
+
+
+_NOBODY = _Nobody()
+
+
 class InvalidText(ClientFault):
     """A text message that is not UTF-8 (RFC 6455 section 8.1)."""
 
@@ -126,7 +148,12 @@ class Socket(picows.WSListener):
             transport.response.headers = _NO_HEADERS
         open_owner, self._open = self._open, None
         assert open_owner is not None
-        self.owner = open_owner(self)
+        self.owner = _NOBODY
+        owner = open_owner(self)
+        if self._is_closing:
+            owner.on_closed()
+        else:
+            self.owner = owner
 
     def on_ws_frame(self, transport: picows.WSTransport, frame_: picows.WSFrame) -> None:
         """Take a frame; nothing that the peer sends may raise out of here."""
@@ -135,7 +162,19 @@ class Socket(picows.WSListener):
                 transport.disconnect()
             return
         try:
-            self._receive(transport, frame_)
+            if (
+                frame_.msg_type is TEXT
+                and frame_.fin
+                and self._parts is None
+                and not (frame_.rsv1 or frame_.rsv2 or frame_.rsv3)
+            ):
+                # Nearly all that comes.
+                payload = frame_.get_payload_as_bytes()
+                if not payload.isascii():
+                    _check_text(payload)
+                self.owner.on_text(payload)
+            else:
+                self._receive(transport, frame_)
         except ClientFault as fault:
             self._edge.statistics.client_faults += 1
             self.owner.fail(fault)
@@ -148,12 +187,7 @@ class Socket(picows.WSListener):
         kind = frame_.msg_type
         if frame_.rsv1 or frame_.rsv2 or frame_.rsv3:
             raise BadFrame("a reserved bit is set and no extension was agreed on")
-        if kind == TEXT and frame_.fin and self._parts is None:
-            payload = frame_.get_payload_as_bytes()
-            if not payload.isascii():
-                _check_text(payload)
-            self.owner.on_text(payload)
-        elif kind == BINARY and frame_.fin and self._parts is None:
+        if kind == BINARY and frame_.fin and self._parts is None:
             self.owner.on_binary(frame_.get_payload_as_bytes())
         elif kind == PONG:
             self.owner.on_pong()

@@ -39,6 +39,7 @@ def frames(messages: Iterable[bytes]) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """Give a close frame; *reason* is cut to what a control frame holds."""
-    payload = code.to_bytes(2, "big") + reason.encode()[:123]
+    """Give a close frame; *reason* is cut to what a control frame holds, between characters."""
+    text = reason.encode(errors="replace")[:123].decode(errors="ignore")
+    payload = code.to_bytes(2, "big") + text.encode()
     return b"\x88%c%b" % (len(payload), payload)

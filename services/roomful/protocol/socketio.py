@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 ROOT: Final = "/"
+MAX_DEPTH: Final = 100
+"""Levels of a content with attachments."""
 
 
 class PacketType(IntEnum):
@@ -145,13 +147,14 @@ def check_placeholders(content: bytes, attachments: int) -> None:
     Check that *content* names each of its *attachments* exactly once.
 
     A placeholder with a number out of range makes stock clients drop their connection, so it
-    must not reach them.
+    must not reach them. Nor may it be nested deeper than MAX_DEPTH: readers inline attachments
+    on whatever stack they have.
 
     Raises:
         BadPacket: it does not.
     """
     numbers: list[int] = []
-    _walk(msgspec.json.decode(content), numbers.append)
+    _walk(msgspec.json.decode(content), numbers.append, MAX_DEPTH)
     if sorted(numbers) != list(range(attachments)):
         raise BadPacket("the placeholders do not fit the attachments")
 
@@ -164,17 +167,19 @@ def inline_attachments(content: bytes, attachments: Sequence[bytes]) -> bytes:
     def inline(number: int) -> dict[str, str]:
         return {"$binary": b64encode(attachments[number]).decode()}
 
-    return msgspec.json.encode(_walk(msgspec.json.decode(content), inline))
+    return msgspec.json.encode(_walk(msgspec.json.decode(content), inline, 2 * MAX_DEPTH))
 
 
-def _walk(value: Any, replace: Any) -> Any:
+def _walk(value: Any, replace: Any, depth: int) -> Any:
+    if not depth:
+        raise BadPacket("nested too deep")
     if isinstance(value, list):
-        return [_walk(item, replace) for item in value]
+        return [_walk(item, replace, depth - 1) for item in value]
     if isinstance(value, dict):
         if value.get("_placeholder") is True:
             number = value.get("num")
             if type(number) is not int or number < 0:
                 raise BadPacket("a placeholder has no number")
             return replace(number)
-        return {key: _walk(item, replace) for key, item in value.items()}
+        return {key: _walk(item, replace, depth - 1) for key, item in value.items()}
     return value
