@@ -27,8 +27,8 @@ _T = TypeVar("_T")
 
 _HERE = Path(__file__).resolve().parent
 _DOCUMENT = _HERE.parent / "docs" / "benchmarks.md"
-_FULL = Settings(rounds=5, warmup_s=2.0, duration_s=5.0, is_quick=False)
-_QUICK = Settings(rounds=1, warmup_s=0.5, duration_s=1.5, is_quick=True)
+_FULL = Settings(rounds=5, warmup_s=2.0, duration_s=5.0, is_quick=False, patience=0)
+_QUICK = Settings(rounds=1, warmup_s=0.5, duration_s=1.5, is_quick=True, patience=0)
 
 
 def main() -> int:
@@ -42,6 +42,7 @@ def main() -> int:
         base.warmup_s,
         arguments.duration or base.duration_s,
         base.is_quick,
+        arguments.patience,
     )
     loads, rivals = arguments.only, arguments.vs
     runs: list[Run] = []
@@ -102,6 +103,13 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--quick", action="store_true", help="short and small, for a look; writes no document"
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=0,
+        metavar="N",
+        help="wait for a quiet machine, and repeat a run that was not quiet up to N times",
     )
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="raw numbers (default: bench/results/<time>.json)"

@@ -9,9 +9,10 @@ from bench.plan import LOAD_CORE, SERVER_CORE
 from bench.procfs import read_busy_s, read_cpu_s
 from bench.reactor import Reactor
 
-__all__ = ["Meter", "Result", "Shares"]
+__all__ = ["CORES", "NOISE_SHARE", "Meter", "Result", "Shares"]
 
-_CORES = (SERVER_CORE, LOAD_CORE)
+CORES = (SERVER_CORE, LOAD_CORE)
+NOISE_SHARE = 0.1  # what others may take of the two cores before a number is not to be trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Meter:
         self._group = group
         self._server_s = read_cpu_s(group)
         self._load_s = process_time()
-        self._busy_s = read_busy_s(_CORES)
+        self._busy_s = read_busy_s(CORES)
         self._started = perf_counter()
 
     def read(self) -> Shares:
@@ -55,6 +56,6 @@ class Meter:
         seconds = perf_counter() - self._started
         load_s = process_time() - self._load_s
         server_s = read_cpu_s(self._group) - self._server_s
-        others_s = max(0.0, read_busy_s(_CORES) - self._busy_s - load_s - server_s)
+        others_s = max(0.0, read_busy_s(CORES) - self._busy_s - load_s - server_s)
         idle_s = self._reactor.idle_s - self._idle_s
         return Shares(seconds, 1 - idle_s / seconds, server_s / seconds, others_s / seconds)

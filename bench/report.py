@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from bench.meter import NOISE_SHARE
 from bench.plan import Metric
 from bench.rivals import ROOMFUL, Rival
-from bench.standing import LOAD_BOUND_SHARE, NOISE_SHARE, Figure, Row
+from bench.standing import LOAD_BOUND_SHARE, Figure, Row
 
 __all__ = ["Context", "build_document", "build_table"]
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.match import Run
+from bench.meter import NOISE_SHARE
 from bench.plan import Load, Metric
 from bench.rivals import ROOMFUL, Rival
 
-__all__ = ["LOAD_BOUND_SHARE", "NOISE_SHARE", "Figure", "Row", "build_rows"]
+__all__ = ["LOAD_BOUND_SHARE", "Figure", "Row", "build_rows"]
 
-NOISE_SHARE = 0.1  # what others may take of the two cores before a number is not to be trusted
 _LEAST_CPU = 0.001
 LOAD_BOUND_SHARE = 0.9  # a load that is busy for longer may be what limits the number
 
