@@ -132,10 +132,8 @@ def parse_handshake(query: Mapping[str, str]) -> Handshake:
         raise BadHandshake(HandshakeFault.UNKNOWN_TRANSPORT)
     if query.get("EIO") != "4":
         raise BadHandshake(HandshakeFault.UNSUPPORTED_PROTOCOL_VERSION)
-    for name in query:
-        if name in ("transport", "EIO"):
-            return Handshake(transport, query.get("sid"), name == "transport")
-    raise AssertionError("unreachable: both names are in the query")
+    first = next(name for name in query if name in ("transport", "EIO"))
+    return Handshake(transport, query.get("sid"), first == "transport")
 
 
 def encode_open(sid: str, *, upgrades: bool, pace: Pace) -> bytes:
