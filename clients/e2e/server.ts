@@ -14,7 +14,8 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const PROGRAM = path.join(ROOT, ".venv/bin/roomful");
+/** The command under test; another installation can be named. */
+const PROGRAM = process.env.ROOMFUL_PROGRAM ?? path.join(ROOT, ".venv/bin/roomful");
 const START_MS = 30_000;
 const STOP_MS = 10_000;
 const POLL_MS = 50;
@@ -45,15 +46,29 @@ export class RoomfulServer {
     process.stderr?.on("data", keep);
   }
 
-  /** Start a server and wait until it is ready; *settings* are ROOMFUL_* without the prefix. */
-  static async start(settings: Readonly<Record<string, string>> = {}): Promise<RoomfulServer> {
+  /**
+   * Start a server and wait until it is ready.
+   *
+   * *settings* are ROOMFUL_* without the prefix; without *dev* nobody signs in with a name alone.
+   */
+  static async start(
+    settings: Readonly<Record<string, string>> = {},
+    { dev = true } = {},
+  ): Promise<RoomfulServer> {
     const port = await claimPort();
     const directory = await mkdtemp(path.join(tmpdir(), "roomful-e2e-"));
     const environment: NodeJS.ProcessEnv = { PATH: process.env.PATH, HOME: directory };
     for (const [name, value] of Object.entries(settings)) environment[`ROOMFUL_${name}`] = value;
     const child = spawn(
       PROGRAM,
-      ["serve", "--dev", "--port", String(port), "--state-dir", path.join(directory, "state")],
+      [
+        "serve",
+        ...(dev ? ["--dev"] : ["--host", "127.0.0.1"]),
+        "--port",
+        String(port),
+        "--state-dir",
+        path.join(directory, "state"),
+      ],
       {
         cwd: directory,
         env: environment,

@@ -5,13 +5,13 @@ import {
   type ConnectionState,
   type DirectMessage,
   type Message,
-  type PublishedEvent,
   type Roomful,
 } from "@roomful/client";
 
 import {
   addMember,
   addStored,
+  asLine,
   emptyConversation,
   keyOf,
   markRead,
@@ -21,8 +21,8 @@ import {
   textOf,
   trim,
   type Conversation,
-  type StoredLine,
 } from "./conversation.ts";
+import { DirectLog } from "./direct-log.ts";
 import type { Memory } from "./memory.ts";
 
 /** How long someone counts as typing without a word of it, in ms. */
@@ -53,16 +53,16 @@ export class Chat {
   readonly #memory: Memory;
   readonly #listeners = new Set<() => void>();
   readonly #typingTimers = new Map<string, ReturnType<typeof setTimeout>>();
-  // Mutable state: what is shown; whether somebody looks at it; where the log of direct messages
-  // was read to; and when typing was told last.
+  readonly #directLog: DirectLog;
+  // Mutable state: what is shown; whether somebody looks at it; and when typing was told last.
   #state: ChatState;
   #isSeen = true;
-  #directNext: number | null | undefined;
   #typingToldAt = 0;
 
   constructor(client: Roomful, me: string, memory: Memory) {
     this.#client = client;
     this.#memory = memory;
+    this.#directLog = new DirectLog(client, (page) => this.#onDirect(page, { isNew: false }));
     this.#state = {
       me,
       connection: client.state,
@@ -122,7 +122,7 @@ export class Chat {
     this.#client.joinRoom(room).then(
       ({ members, count }) => {
         this.#update(key, (c) => ({ ...c, members, count }));
-        void this.loadOlder(key);
+        if (this.#find(key)?.older === "unknown") void this.loadOlder(key);
       },
       (fault: unknown) => {
         const problem = reasonOf(fault);
@@ -241,18 +241,13 @@ export class Chat {
 
   /** Direct messages of all users are in one log: read on in it until some are found. */
   async #loadOlderDirect(key: string): Promise<void> {
-    const before = this.#find(key)?.stored.length ?? 0;
-    for (let pages = 0; pages < DIRECT_PAGES && this.#directNext !== null; pages += 1) {
-      const next = this.#directNext;
-      const page = await this.#client.directHistory({
-        limit: 100,
-        ...(next === undefined ? {} : { before: next }),
-      });
-      this.#directNext = page.next;
-      this.#onDirect(page.messages, { isNew: false });
-      if ((this.#find(key)?.stored.length ?? 0) > before) break;
+    const count = (): number => this.#find(key)?.stored.length ?? 0;
+    const before = count();
+    for (let pages = 0; pages < DIRECT_PAGES && count() === before; pages += 1) {
+      if (this.#directLog.older === "none") break;
+      await this.#directLog.read();
     }
-    this.#update(key, (c) => ({ ...c, older: this.#directNext === null ? "none" : "some" }));
+    this.#update(key, (c) => ({ ...c, older: this.#directLog.older }));
   }
 
   #onConnection(connection: ConnectionState): void {
@@ -262,8 +257,18 @@ export class Chat {
       if (conversation.kind === "room") void this.#refreshMembers(conversation);
     }
     // The users who wrote while one was away are only known from the log.
-    const isDirectKnown = this.#directNext !== undefined;
-    if (!isDirectKnown) void this.#loadOlderDirect(this.#state.active ?? "").catch(() => undefined);
+    if (this.#directLog.older === "unknown") void this.#readFirstDirect();
+  }
+
+  async #readFirstDirect(): Promise<void> {
+    try {
+      await this.#directLog.read();
+    } catch {
+      return; // offline again
+    }
+    for (const { key, kind, older } of this.#state.conversations) {
+      if (kind === "user" && older === "unknown") void this.loadOlder(key);
+    }
   }
 
   /** Who joined and left while there was no connection has not been told. */
@@ -350,7 +355,10 @@ export class Chat {
     const known = this.#find(key);
     if (known !== undefined) return known;
     const readTo = this.#memory.readNumbers("read")[key];
-    const conversation = emptyConversation(kind, name, readTo ?? (kind === "room" ? Infinity : 0));
+    const conversation = {
+      ...emptyConversation(kind, name, readTo ?? (kind === "room" ? Infinity : 0)),
+      ...(kind === "user" ? { older: this.#directLog.older } : {}),
+    };
     const rooms = this.#state.conversations.filter((c) => c.kind === "room");
     const users = this.#state.conversations.filter((c) => c.kind === "user");
     if (kind === "room") this.#set({ conversations: [...rooms, conversation, ...users] });
@@ -376,12 +384,6 @@ export class Chat {
     this.#state = { ...this.#state, ...change };
     for (const listener of this.#listeners) listener();
   }
-}
-
-function asLine(entry: Message | DirectMessage | PublishedEvent): StoredLine {
-  const { id, userId, timestamp, offset } = entry;
-  const text = "event" in entry ? `${entry.event} ${textOf(entry.data)}` : textOf(entry.content);
-  return { id, userId, text, timestamp, offset };
 }
 
 function reasonOf(fault: unknown): string {

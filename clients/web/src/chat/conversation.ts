@@ -1,6 +1,6 @@
 /** One conversation as it is shown: values and functions on them, no I/O. */
 
-import type { Member } from "@roomful/client";
+import type { DirectMessage, Member, Message, PublishedEvent } from "@roomful/client";
 
 /** How far a line of one's own has got. */
 export type Delivery =
@@ -161,4 +161,11 @@ export function textOf(content: unknown): string {
     if (typeof content.text === "string") return content.text;
   }
   return JSON.stringify(content ?? null);
+}
+
+/** A stored message as it is shown; an app's own event by its name and data. */
+export function asLine(entry: Message | DirectMessage | PublishedEvent): StoredLine {
+  const { id, userId, timestamp, offset } = entry;
+  const text = "event" in entry ? `${entry.event} ${textOf(entry.data)}` : textOf(entry.content);
+  return { id, userId, text, timestamp, offset };
 }

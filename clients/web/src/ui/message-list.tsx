@@ -83,7 +83,7 @@ function describeEdge(older: Conversation["older"], count: number): string {
   return count === 0 ? "No messages yet: write the first." : "This is where it began.";
 }
 
-function useScrolling({ stored, unsent }: Conversation, onTop: () => void) {
+function useScrolling({ stored, unsent, older }: Conversation, onTop: () => void) {
   const box = useRef<HTMLDivElement>(null);
   const place = useRef({ isAtEnd: true, height: 0, first: 0, count: 0 });
   const [newer, setNewer] = useState(0);
@@ -102,6 +102,13 @@ function useScrolling({ stored, unsent }: Conversation, onTop: () => void) {
     else if (grown > 0) setNewer((so) => so + grown);
     place.current = { ...before, height: element.scrollHeight, first, count };
   }, [first, count, isMineLast, unsent]);
+
+  // Without enough to scroll nobody could ask for more.
+  useEffect(() => {
+    const element = box.current;
+    const isFilled = element !== null && element.scrollHeight > element.clientHeight;
+    if (!isFilled && older === "some") onTop();
+  });
 
   // A keyboard that opens, or a field that grows, must not hide the end.
   useEffect(() => {
