@@ -64,3 +64,14 @@ async def test_records_are_bounded(site: Site) -> None:
     await shard.save_session(make_record("d"), 60)
     kept = [pid for pid in "abcd" if await shard.load_session(pid) is not None]
     assert kept == ["a", "c", "d"]
+
+
+async def test_records_are_bounded_in_bytes(site: Site) -> None:
+    """A session in many rooms counts for more: a few of them do not fill the memory."""
+    shard = await site.make(RecordingSink(), limits=MemoryLimits(session_bytes=100_000))
+    rooms = {RoomId("x" * 250 + str(number)): 0 for number in range(200)}
+    for pid in "ab":
+        await shard.save_session(SessionRecord(pid, "s", UserId("u"), dict(rooms)), 60)
+
+    assert await shard.load_session("a") is None
+    assert await shard.load_session("b") is not None

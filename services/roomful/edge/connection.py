@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from roomful.edge.edge import Edge
     from roomful.edge.limits import MessageRate
 
-__all__ = ["Connection", "Transport"]
+__all__ = ["Connection", "Transport", "close_code_of"]
 
 logger = logging.getLogger("roomful.edge")
 
@@ -64,6 +64,19 @@ class Transport(Protocol):
 
     def resume_reading(self) -> None:
         """Read on."""
+
+
+def close_code_of(refused: Refused) -> CloseCode:
+    """Give how to close a connection that cannot sign in now: may it come back, and when?"""
+    match refused.code:
+        case RefusalCode.DRAINING:
+            return CloseCode.RESTART
+        case RefusalCode.RATE_LIMITED:
+            return CloseCode.LIMIT
+        case code if code.is_retryable:
+            return CloseCode.TRY_AGAIN
+        case _:
+            return CloseCode.UNAUTHORIZED
 
 
 class _NoTransport:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from roomful.edge.connection import Connection
+from roomful.edge.connection import Connection, close_code_of
 from roomful.edge.encoding import Wire
 from roomful.protocol import jsonws
 from roomful.protocol.errors import BadPacket, ClientFault, CloseCode, RefusalCode, Refused
@@ -121,8 +121,7 @@ class JsonConnection(Connection):
             edge.statistics.refused_sign_ins += 1
             logger.info("sign-in refused", extra={"code": refused.code, "why": refused.sentence})
             self.refuse(ref, "auth", refused)
-            is_full = refused.code is RefusalCode.RATE_LIMITED
-            self.close(CloseCode.LIMIT if is_full else CloseCode.UNAUTHORIZED, refused.code)
+            self.close(close_code_of(refused), refused.code)
             return
         self._is_signing_in = False
         expires = identity.expires_at

@@ -19,7 +19,7 @@ from roomful.protocol.engineio import (
     decode_payload,
     parse_handshake,
 )
-from roomful.protocol.errors import BadPacket, ClientFault, Refused, TooLarge
+from roomful.protocol.errors import BadPacket, ClientFault, CloseCode, Refused, TooLarge
 from roomful.protocol.session import Channel
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Polling:
         try:
             await asyncio.wait((poll, gone), return_when=asyncio.FIRST_COMPLETED)
             if not poll.done():
-                engine.fail(BadPacket("the poll was cut"))
+                engine.close(CloseCode.GOING_AWAY, "the client hung up")
             return Response(await poll, media_type=TEXT)
         finally:
             gone.cancel()

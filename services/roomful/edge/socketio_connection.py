@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from roomful.edge.connection import Connection, Transport
+from roomful.edge.connection import Connection, Transport, close_code_of
 from roomful.edge.encoding import Wire
 from roomful.edge.resume import Hole, Resumption
 from roomful.edge.sign_in import not_allowed
@@ -159,11 +159,16 @@ class SocketIoConnection(Connection):
         try:
             await self._begin(identity, auth)
         except Refused as refused:
-            self.transport.close(CloseCode.INTERNAL, refused.sentence)
+            self.transport.close(close_code_of(refused), refused.sentence)
 
     def _refuse_connect(self, refused: Refused) -> None:
         self._session.refuse(socketio.ROOT)
-        is_auth = refused.code.startswith("TOKEN") or refused.code is RefusalCode.AUTH_UNAVAILABLE
+        code = close_code_of(refused)
+        if code in (CloseCode.RESTART, CloseCode.TRY_AGAIN):
+            # After CONNECT_ERROR stock clients stay away for good, after a close they come back.
+            self.transport.close(code, refused.code)
+            return
+        is_auth = code is CloseCode.UNAUTHORIZED
         sentence = "Authentication failed" if is_auth else refused.sentence
         self.transport.send((socketio.encode_connect_error(sentence),))
 

@@ -81,6 +81,7 @@ class CloseCode(IntEnum):
     INVALID_TEXT = 1007
     TOO_BIG = 1009
     INTERNAL = 1011
+    TRY_AGAIN = 1013
     PING_TIMEOUT = 4000
     SLOW_CLIENT = 4001
     RESTART = 4002

@@ -55,6 +55,8 @@ class MemoryLimits:
     """Seconds in which a second publish with the same id is not stored again."""
     sessions: int = 500_000
     """Records of clients that may resume; the soonest to lapse go first."""
+    session_bytes: int = 256 << 20
+    """Bytes of those records, about; a client in many rooms has a large one."""
 
 
 @dataclass(slots=True)
@@ -109,7 +111,8 @@ class MemoryShard:
         self._pending_bytes = 0
         self._ids: dict[IdKey, Stored] = {}
         self._id_queue: deque[tuple[float, IdKey]] = deque()
-        self._sessions: dict[str, tuple[float, SessionRecord]] = {}
+        self._sessions: dict[str, tuple[float, SessionRecord, int]] = {}
+        self._session_bytes = 0
         self._sink: Sink | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -262,24 +265,36 @@ class MemoryShard:
 
     async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
         """Keep *record* for *ttl_s* seconds from now."""
-        now = self._now()
-        self._sessions.pop(record.pid, None)
-        self._sessions[record.pid] = (now + ttl_s, record)
+        now, limits = self._now(), self._limits
+        self._keep_session(record, now + ttl_s)
         # Renewed records move to the end, so those at the front are the ones left behind.
         while self._sessions:
-            pid, (lapses_at, _) = next(iter(self._sessions.items()))
-            if lapses_at > now and len(self._sessions) <= self._limits.sessions:
+            pid, (lapses_at, _, _) = next(iter(self._sessions.items()))
+            is_full = (
+                len(self._sessions) > limits.sessions or self._session_bytes > limits.session_bytes
+            )
+            if lapses_at > now and not is_full:
                 break
-            del self._sessions[pid]
+            self._forget_session(pid)
+
+    def _keep_session(self, record: SessionRecord, lapses_at: float) -> None:
+        self._forget_session(record.pid)
+        size = 500 + sum(150 + len(room) for room in record.rooms)
+        self._sessions[record.pid] = (lapses_at, record, size)
+        self._session_bytes += size
+
+    def _forget_session(self, pid: str) -> None:
+        _, _, size = self._sessions.pop(pid, (0.0, None, 0))
+        self._session_bytes -= size
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give the record of *pid* if it is still kept."""
-        lapses_at, record = self._sessions.get(pid, (0.0, None))
+        lapses_at, record, _ = self._sessions.get(pid, (0.0, None, 0))
         return record if lapses_at > self._now() else None
 
     async def drop_session(self, pid: str) -> None:
         """Forget the record."""
-        self._sessions.pop(pid, None)
+        self._forget_session(pid)
 
     async def aclose(self) -> None:
         """Commit what is pending, and what that publishes, and stop the sweeper."""
@@ -300,7 +315,7 @@ class MemoryShard:
             floors=self.logs.floors(),
             entries=list(self.logs.entries()),
             ids=[(lapses_at, key, self._ids[key]) for lapses_at, key in self._id_queue],
-            sessions=list(self._sessions.values()),
+            sessions=[(lapses_at, record) for lapses_at, record, _ in self._sessions.values()],
         )
 
     def restore(self, state: MemoryState) -> None:
@@ -311,4 +326,5 @@ class MemoryShard:
         for lapses_at, key, stored in state.ids:
             self._ids[key] = stored
             self._id_queue.append((lapses_at, key))
-        self._sessions = {record.pid: (lapses, record) for lapses, record in state.sessions}
+        for lapses_at, record in state.sessions:
+            self._keep_session(record, lapses_at)
