@@ -214,6 +214,7 @@ describe("accessibility", () => {
   it.each([
     ["light", { colorScheme: "light" }],
     ["dark", { colorScheme: "dark" }],
+    ["a tablet", { viewport: { width: 820, height: 1000 } }],
     ["a phone", PHONE],
   ] as const)("axe finds nothing: %s", async (_name, options) => {
     const axe = await readFile(

@@ -162,7 +162,7 @@ export class Sender {
   async #transmit(entry: Entry, now: number): Promise<Receipt> {
     const limit = this.#link.maxPayload;
     if (limit !== undefined && entry.bytes + ENVELOPE_BYTES > limit) {
-      throw tooLarge(`${entry.bytes} bytes; the server takes ${limit}`);
+      throw tooLarge(`${entry.bytes} bytes are more than the ${limit} that the server takes`);
     }
     if (entry.firstSentAt === undefined) {
       entry.firstSentAt = now;

@@ -112,7 +112,7 @@ describe("the connection", () => {
   it("gives up an attempt that takes too long, and makes another", async () => {
     let calls = 0;
     const client = build("ada", {
-      timeout: 30,
+      timeout: 200,
       token: () => {
         calls += 1;
         return calls === 1 ? new Promise<string>(() => undefined) : makeToken("ada");
@@ -127,7 +127,7 @@ describe("the connection", () => {
   it("does not sign in twice when a token comes late", async () => {
     const answers: ((token: string) => void)[] = [];
     const client = build("ada", {
-      timeout: 30,
+      timeout: 200,
       token: () => new Promise<string>((resolve) => answers.push(resolve)),
     });
     client.connect();

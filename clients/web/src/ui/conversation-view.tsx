@@ -42,7 +42,7 @@ export function ConversationView({ chat, me, isOnline, conversation, onOpen }: P
         {kind === "room" && (
           <button
             type="button"
-            className="quiet only-small with-count"
+            className="quiet only-medium with-count"
             aria-label={`Who is here: ${count}`}
             onClick={() => onOpen("members")}
           >

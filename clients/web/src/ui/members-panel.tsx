@@ -21,7 +21,7 @@ export function MembersPanel({ conversation, me, onTalkTo, onClose }: Props) {
         </h2>
         <button
           type="button"
-          className="quiet only-small"
+          className="quiet only-medium"
           aria-label="Close"
           data-first
           onClick={onClose}
