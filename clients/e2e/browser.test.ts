@@ -101,6 +101,7 @@ describe("two people on the page", () => {
 
     await here.getByRole("button", { name: "Bo" }).waitFor();
     await bo.page.getByLabel("Your status").selectOption("away");
+    await bo.page.locator("#members-panel li", { hasText: /Bo \(you\)\s*away/ }).waitFor();
     await here.getByRole("button", { name: "Bo away" }).waitFor();
     await bo.page.getByRole("textbox", { name: /^Message/ }).pressSequentially("I am");
     await ada.page.getByText("Bo is typing…").waitFor();

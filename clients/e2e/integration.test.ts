@@ -130,6 +130,17 @@ describe("@roomful/client against the server", () => {
     ]);
   });
 
+  it("sends binary content, which is the same live and from the history", async () => {
+    const { client, heard } = await connect("ada");
+    await client.joinRoom(room);
+    const content = { name: "a.bin", parts: [new Uint8Array([1, 2, 255]), new Uint8Array(0)] };
+    await client.send(room, content);
+
+    const expected = { name: "a.bin", parts: [Buffer.from([1, 2, 255]), Buffer.of()] };
+    expect((await heard.atLeast(1))[0]?.content).toEqual(expected);
+    expect((await client.history(room)).messages).toMatchObject([{ content: expected }]);
+  });
+
   it("sends direct messages that both sides hear, once", async () => {
     const [{ client: ada }, { client: bo }] = [await connect("dora"), await connect("dan")];
     const [atAda, atBo] = [new Heard<unknown>(), new Heard<unknown>()];

@@ -2,9 +2,10 @@
 
 import { RoomfulError } from "./errors.ts";
 
-/** Close codes of docs/wire.md that need more than another attempt. */
+/** Close codes of docs/wire.md that need something else than another attempt soon. */
 const CloseCode = {
   TOO_BIG: 1009,
+  TRY_LATER: 1013,
   REPLACED: 4003,
   TOKEN_EXPIRED: 4502,
   DISCONNECTED: 4503,
@@ -41,6 +42,7 @@ export function decideNext(ending: Ending, canRenew: boolean): NextStep {
       return canRenew ? RETRY : stop("TOKEN_EXPIRED", "the token expired");
     case CloseCode.UNAUTHORIZED:
       return canRenew ? RETRY : stop("UNAUTHORIZED", "the sign-in failed");
+    case CloseCode.TRY_LATER:
     case CloseCode.LIMIT:
       return { kind: "retry", wait: "longest" };
     case CloseCode.DISCONNECTED:

@@ -1,8 +1,8 @@
 /** The token: where it comes from, and whose it is. */
 
 import { asRoomfulError } from "./errors.ts";
+import { isFields } from "./fields.ts";
 import type { TokenSource } from "./options.ts";
-import { isFields } from "./wire.ts";
 
 export class Credentials {
   readonly #source: TokenSource;

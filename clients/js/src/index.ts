@@ -3,6 +3,7 @@
 export type { HistoryQuery } from "./catchup.ts";
 export { RoomfulError } from "./errors.ts";
 export type { ClientErrorCode, ErrorCode, ServerErrorCode } from "./errors.ts";
+export type { Fields } from "./fields.ts";
 export type { ConnectionState } from "./link.ts";
 export type { Unsubscribe } from "./listeners.ts";
 export type { RoomfulOptions, TokenSource } from "./options.ts";
@@ -11,7 +12,6 @@ export type { EventListener, SendOptions } from "./roomful.ts";
 export type { Gap, RoomLost } from "./rooms.ts";
 export type {
   DirectMessage,
-  Fields,
   HistoryEntry,
   HistoryPage,
   Member,

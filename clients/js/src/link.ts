@@ -12,9 +12,10 @@ import { backoffDelay } from "./backoff.ts";
 import { decideNext, isTooBig, type Ending } from "./closing.ts";
 import type { Credentials } from "./credentials.ts";
 import { asRoomfulError, RoomfulError } from "./errors.ts";
+import { isFields, type Fields } from "./fields.ts";
 import { Listeners } from "./listeners.ts";
 import type { ResolvedOptions } from "./options.ts";
-import { isFields, readRefusal, type Fields } from "./wire.ts";
+import { readRefusal } from "./wire.ts";
 
 /** Where the connection stands. */
 export type ConnectionState =

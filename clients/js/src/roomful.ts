@@ -3,6 +3,7 @@
 import type { FetchPage, HistoryQuery } from "./catchup.ts";
 import { Credentials } from "./credentials.ts";
 import { asRoomfulError, RoomfulError } from "./errors.ts";
+import type { Fields } from "./fields.ts";
 import { badAnswer, Link, type ConnectionState, type Incoming } from "./link.ts";
 import { Listeners, type Unsubscribe } from "./listeners.ts";
 import { resolveOptions, type ResolvedOptions, type RoomfulOptions } from "./options.ts";
@@ -61,7 +62,7 @@ export class Roomful<Content = unknown> {
   readonly #presenceCounts = new Listeners<wire.PresenceCount>();
   readonly #usersJoined = new Listeners<wire.Presence>();
   readonly #usersLeft = new Listeners<wire.UserLeft>();
-  readonly #userUpdates = new Listeners<wire.Fields>();
+  readonly #userUpdates = new Listeners<Fields>();
   readonly #errors = new Listeners<RoomfulError>();
   readonly #events = new Map<string, Listeners<[unknown, PublishedEvent?]>>();
 
@@ -259,7 +260,7 @@ export class Roomful<Content = unknown> {
   }
 
   /** Hear what a backend sends with POST /api/users/{id}/update. */
-  onUserUpdate(listener: (update: wire.Fields) => void): Unsubscribe {
+  onUserUpdate(listener: (update: Fields) => void): Unsubscribe {
     return this.#userUpdates.add(listener);
   }
 

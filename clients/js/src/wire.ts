@@ -5,6 +5,9 @@
  * package looks into a value that came from outside.
  */
 
+import { restoreBinary } from "./binary.ts";
+import { isFields, type Fields } from "./fields.ts";
+
 /** A message of a room, as everyone in it hears it, the sender included. */
 export interface Message<Content = unknown> {
   /** The sender's own name for it; the same on a retry. */
@@ -100,14 +103,6 @@ export interface PresenceCount {
   readonly count: number;
 }
 
-/** An object that came from outside, with nothing known of its fields. */
-export type Fields = Readonly<Record<string, unknown>>;
-
-/** Whether *value* is an object with fields (not an array, not null). */
-export function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 export function readFields(value: unknown): Fields | undefined {
   return isFields(value) ? value : undefined;
 }
@@ -143,13 +138,16 @@ export function readDirectMessage(value: unknown): DirectMessage | undefined {
 
 function readHistoryEntry(value: unknown): HistoryEntry | undefined {
   if (!isFields(value)) return undefined;
-  if (value.event === undefined) return readMessage(value) ?? readDirectMessage(value);
+  if (value.event === undefined) {
+    const whole = { ...value, content: restoreBinary(value.content) };
+    return readMessage(whole) ?? readDirectMessage(whole);
+  }
   const stored = readStored(value);
   if (stored === undefined) return undefined;
   const { fields, ...rest } = stored;
   const { roomId, event, data } = fields;
   if (typeof roomId !== "string" || typeof event !== "string") return undefined;
-  return { ...rest, roomId, event, data };
+  return { ...rest, roomId, event, data: restoreBinary(data) };
 }
 
 export function readHistoryPage(value: unknown): HistoryPage | undefined {

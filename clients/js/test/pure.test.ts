@@ -51,6 +51,7 @@ describe("what follows the end of a connection", () => {
     ["an expired token, and no other", closed(4502), false, "TOKEN_EXPIRED"],
     ["disconnected by the API", closed(4503), true, "REFUSED"],
     ["too many connections", closed(4504), true, "longest"],
+    ["a server that is too busy", closed(1013), true, "longest"],
     ["a code of a later version", closed(4777), true, "REFUSED"],
     ["a refused token, and no other", refused("Authentication failed"), false, "UNAUTHORIZED"],
     ["a refused token, a fresh one can be had", refused("Authentication failed"), true, "backoff"],
@@ -183,6 +184,15 @@ describe("readers of the wire", () => {
     ["an id that is a number", { ...good, id: 1 }],
   ])("refuse %s", (_name, value) => {
     expect(readMessage(value)).toBeUndefined();
+  });
+
+  it("give binary content of the history as it would have come live", () => {
+    const content = { file: { $binary: "AQID" }, list: [{ $binary: "" }], $binary: "AQID" };
+    const page = readHistoryPage({ messages: [{ ...good, content }], next: null });
+
+    expect(page?.messages[0]).toMatchObject({
+      content: { file: Buffer.from([1, 2, 3]), list: [Buffer.of()], $binary: "AQID" },
+    });
   });
 
   it("tell messages from published events in a page", () => {

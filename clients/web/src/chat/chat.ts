@@ -164,7 +164,12 @@ export class Chat {
   }
 
   setStatus(status: Status): void {
-    this.#set({ status });
+    // The others are told by the server; one's own page is not.
+    const userId = this.#state.me;
+    const conversations = this.#state.conversations.map((c) =>
+      c.members.some((member) => member.userId === userId) ? addMember(c, { userId, status }) : c,
+    );
+    this.#set({ status, conversations });
     this.#client.setPresence(status).catch(() => undefined); // told again on the next connection
   }
 
