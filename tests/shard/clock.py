@@ -67,7 +67,8 @@ class ClockLoop(asyncio.SelectorEventLoop):
         elif timeout is None:
             raise NothingWillHappen
         else:
-            self._now += timeout
+            # No real clock is ever at the very moment that was asked for.
+            self._now += timeout + 1e-9
 
     async def idle(self) -> None:
         """Wait until nothing but timers and outside events could run."""
