@@ -44,7 +44,7 @@ describe("docs/clients.md", () => {
   it("has examples that compile", () => {
     const examples = [...page.matchAll(/```(tsx?)\n([^]*?)```/g)];
     expect(examples).toHaveLength(3);
-    const folder = mkdtempSync(path.join(clients, "react/test/.examples-"));
+    const folder = mkdtempSync(path.join(clients, "node_modules/.examples-"));
     try {
       const files = examples.map(([, extension = "ts", code = ""], index) => {
         const file = path.join(folder, `example-${index}.${extension}`);
