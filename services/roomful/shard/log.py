@@ -7,6 +7,7 @@ queue over all rooms (the timeline) finds it, and age and bytes are enforced fro
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class LogLimits:
     """Seconds an entry is kept."""
     total_bytes: int = 256 << 20
     """Bytes of all logs together; the oldest entries over all rooms go first."""
+
+    def __post_init__(self) -> None:
+        names = ("messages_per_room", "age_s", "total_bytes")
+        if bad := [name for name in names if not 0 < getattr(self, name) < math.inf]:
+            raise ValueError(f"log: {' and '.join(bad)} must be above 0")
 
 
 class RoomLogs:

@@ -10,6 +10,7 @@ promise is to outlive the process: a graceful stop hands everything over in a sn
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections import deque
@@ -57,6 +58,11 @@ class MemoryLimits:
     """Records of clients that may resume; the soonest to lapse go first."""
     session_bytes: int = 256 << 20
     """Bytes of those records, about; a client in many rooms has a large one."""
+
+    def __post_init__(self) -> None:
+        names = ("pending_bytes", "ids", "id_window_s", "sessions", "session_bytes")
+        if bad := [name for name in names if not 0 < getattr(self, name) < math.inf]:
+            raise ValueError(f"memory: {' and '.join(bad)} must be above 0")
 
 
 @dataclass(slots=True)

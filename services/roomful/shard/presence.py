@@ -8,6 +8,7 @@ the count, and the count is cast at most once a sweep.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ class PresenceLimits:
     """Seconds a user whose last connection was lost still counts as there."""
     list_limit: int = 500
     """Users up to which members are named and joins are told one by one."""
+
+    def __post_init__(self) -> None:
+        names = ("grace_s", "list_limit")
+        if bad := [name for name in names if not 0 <= getattr(self, name) < math.inf]:
+            raise ValueError(f"presence: {' and '.join(bad)} must be 0 or more")
 
 
 @dataclass(slots=True)
