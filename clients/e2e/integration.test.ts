@@ -289,3 +289,34 @@ describe("a server that forgets sessions", () => {
     }
   });
 });
+
+describe("a server that is killed and keeps nothing", () => {
+  it("is gone on with: the queue is sent, new messages come, and the gap is told", async () => {
+    const first = await RoomfulServer.start();
+    const servers = [first];
+    try {
+      const { client, heard, gaps } = await connect("ada", {
+        url: first.url,
+        token: () => servers.at(-1)?.token("ada") ?? "",
+      });
+      await client.joinRoom(room);
+      for (const n of numbers(5)) await client.send(room, n);
+      await heard.atLeast(5);
+      await first.kill();
+      const sent = client.send(room, "sent while it was down");
+      servers.push(await RoomfulServer.start({}, { port: first.port }));
+      await sent;
+      await client.send(room, "and after");
+
+      expect(contents(await heard.atLeast(7))).toEqual([
+        ...numbers(5),
+        "sent while it was down",
+        "and after",
+      ]);
+      expect(gaps.values.map(({ roomId }) => roomId)).toContain(room);
+    } finally {
+      for (const client of clients) client.disconnect();
+      for (const started of servers) await started.stop();
+    }
+  });
+});

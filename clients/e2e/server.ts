@@ -53,9 +53,9 @@ export class RoomfulServer {
    */
   static async start(
     settings: Readonly<Record<string, string>> = {},
-    { dev = true } = {},
+    { dev = true, port: wanted }: { dev?: boolean; port?: number } = {},
   ): Promise<RoomfulServer> {
-    const port = await claimPort();
+    const port = wanted ?? (await claimPort());
     const directory = await mkdtemp(path.join(tmpdir(), "roomful-e2e-"));
     const environment: NodeJS.ProcessEnv = { PATH: process.env.PATH, HOME: directory };
     for (const [name, value] of Object.entries(settings)) environment[`ROOMFUL_${name}`] = value;
@@ -115,6 +115,12 @@ export class RoomfulServer {
       clearTimeout(force);
     }
     await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  /** Kill the process (SIGKILL): it writes nothing down any more. */
+  async kill(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    await this.stop();
   }
 
   async #untilReady(): Promise<void> {

@@ -1,6 +1,6 @@
 /** Reading a room's history forward from the last message that is known. */
 
-import type { Timeline } from "./timeline.ts";
+import { BEGINNING, type Mark, type Timeline } from "./timeline.ts";
 import type { HistoryEntry, HistoryPage } from "./wire.ts";
 
 /** What may be asked of the history. */
@@ -35,21 +35,25 @@ interface Forward {
 }
 
 /**
- * Give what is in the history after offset *last*, page by page, to its end.
+ * Give what is in the history after *last*, page by page, to its end.
  *
  * The first page is asked for from *last* itself on: if that entry is still there, nothing between
- * it and the next one can be missing. With 0 (the log was empty) there is nothing to check.
+ * it and the next one can be missing. At the beginning of a log there is nothing to check.
  */
-export async function* readForward(fetch: FetchPage, last: number): AsyncGenerator<Forward> {
-  let after = Math.max(0, last - 1);
+export async function* readForward(fetch: FetchPage, last: Mark): AsyncGenerator<Forward> {
+  let after = Math.max(0, last.offset - 1);
   let reachesBack: boolean | undefined;
   for (;;) {
     const { messages, next } = await fetch({ after, limit: PAGE_LIMIT });
-    reachesBack ??= last === 0 || messages[0]?.offset === last;
-    yield { entries: messages.filter((entry) => entry.offset > last), reachesBack };
+    reachesBack ??= last.offset === 0 || isAt(messages[0], last);
+    yield { entries: messages.filter((entry) => entry.offset > last.offset), reachesBack };
     if (next === null) return;
     after = next;
   }
+}
+
+function isAt(entry: HistoryEntry | undefined, mark: Mark): boolean {
+  return entry?.offset === mark.offset && entry.id === mark.id;
 }
 
 /** What catchUp works with. */
@@ -61,15 +65,15 @@ export interface CatchUp {
   readonly tellHole: (hole: Hole) => void;
 }
 
-/** Deliver to *timeline* what the history has behind offset *last*; say where it has a hole. */
+/** Deliver to *timeline* what the history has behind *last*; say where it has a hole. */
 export async function catchUp(
-  last: number,
+  last: Mark,
   { timeline, fetch, limit, tellHole }: CatchUp,
 ): Promise<void> {
   let count = 0;
   for await (const { entries, reachesBack } of readForward(fetch, last)) {
     if (!reachesBack && timeline.last === last) {
-      tellHole({ after: last, before: entries[0]?.offset });
+      tellHole({ after: last.offset, before: entries[0]?.offset });
       if (entries.length === 0) await checkEnd(last, timeline, fetch);
     }
     for (const entry of entries) timeline.replay(entry);
@@ -79,21 +83,21 @@ export async function catchUp(
 }
 
 /** Nothing is behind *last*, nor is it there itself: does the log end before it now? */
-async function checkEnd(last: number, timeline: Timeline, fetch: FetchPage): Promise<void> {
+async function checkEnd(last: Mark, timeline: Timeline, fetch: FetchPage): Promise<void> {
   const { messages } = await fetch({ limit: 1 });
-  const end = messages[0]?.offset ?? 0;
-  if (end < last) timeline.restart(end);
+  const end = messages[0] ?? BEGINNING;
+  if (end.offset < last.offset) timeline.restart(end);
 }
 
 /** Too much was missed to fetch it all: go on with the newest page. */
 async function skipAhead({ timeline, fetch, tellHole }: CatchUp): Promise<void> {
   const { messages } = await fetch({ limit: PAGE_LIMIT });
-  const last = timeline.last ?? 0;
-  const newer = messages.filter((entry) => entry.offset > last);
+  const last = timeline.last ?? BEGINNING;
+  const newer = messages.filter((entry) => entry.offset > last.offset);
   const first = newer[0];
   if (first !== undefined && newer.length === messages.length) {
     const before = await fetch({ before: first.offset, limit: 1 });
-    if (before.messages[0]?.offset !== last) tellHole({ after: last, before: first.offset });
+    if (!isAt(before.messages[0], last)) tellHole({ after: last.offset, before: first.offset });
   }
   for (const entry of newer) timeline.replay(entry);
 }

@@ -98,7 +98,7 @@ export class Roomful<Content = unknown> {
       {
         isReady: (roomId) => this.#rooms.isReady(roomId),
         rejoin: (roomId) => this.#rooms.rejoin(roomId),
-        lastOffset: (lane) => this.#rooms.lastOffset(this.#logOf(lane)),
+        last: (lane) => this.#rooms.last(this.#logOf(lane)),
         findStored: (lane, id, after) => {
           const fetch: FetchPage = (query) => this.#rooms.history(this.#logOf(lane), query);
           return findStored(fetch, { id, userId: this.userId, after });

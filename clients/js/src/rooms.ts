@@ -13,7 +13,7 @@ import { badAnswer, type Link } from "./link.ts";
 import { Listeners } from "./listeners.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { pause } from "./retry.ts";
-import { Timeline } from "./timeline.ts";
+import { BEGINNING, Timeline, type Mark } from "./timeline.ts";
 import {
   readHistoryPage,
   readMembers,
@@ -116,8 +116,8 @@ export class Rooms {
     return room?.wanted !== true || room.joined;
   }
 
-  /** The newest offset delivered from *roomId*; undefined if none is known. */
-  lastOffset(roomId: string): number | undefined {
+  /** The newest entry delivered from *roomId*; undefined if none is known. */
+  last(roomId: string): Mark | undefined {
     const room = roomId === this.#personal?.id ? this.#personal : this.#rooms.get(roomId);
     return room?.timeline.last;
   }
@@ -291,7 +291,7 @@ export class Rooms {
     const { timeline } = room;
     const { last } = timeline;
     const tellHole = (hole: Hole): void => this.gaps.emit({ roomId: room.id, ...hole });
-    const unreadable: Hole = { after: last, before: undefined };
+    const unreadable: Hole = { after: last?.offset, before: undefined };
     if (!room.readable || last === undefined) {
       tellHole(unreadable);
     } else {
@@ -312,7 +312,7 @@ export class Rooms {
   async #findEnd(room: Room): Promise<void> {
     try {
       const { messages } = await this.history(room.id, { limit: 1 });
-      room.timeline.begin(messages[0]?.offset ?? 0);
+      room.timeline.begin(messages[0] ?? BEGINNING);
     } catch (fault) {
       finalError(fault);
       room.readable = false;

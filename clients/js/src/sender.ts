@@ -14,6 +14,7 @@ import { Listeners } from "./listeners.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { measure, Outbox } from "./outbox.ts";
 import { outcomeUnknown } from "./stored.ts";
+import type { Mark } from "./timeline.ts";
 import { readReceipt, type Receipt } from "./wire.ts";
 
 /** How long the server knows a message's id for sure: less than its 5 minutes, in ms. */
@@ -45,7 +46,7 @@ interface Entry extends Omit<Outgoing, "lane"> {
   /** When it was first given to a connection, in ms since the epoch. */
   firstSentAt: number | undefined;
   /** What the room's newest message was then. */
-  sentAfter: number | undefined;
+  sentAfter: Mark | undefined;
   failures: number;
   tooBig: number;
   inFlight: boolean;
@@ -57,10 +58,10 @@ interface Entry extends Omit<Outgoing, "lane"> {
 export interface RoomView {
   isReady(roomId: string): boolean;
   rejoin(roomId: string): boolean;
-  /** The newest offset of the log in which a message to *lane* shows up for us. */
-  lastOffset(lane: Lane): number | undefined;
-  /** Look for our message *id* in that log behind offset *after*, as findStored (stored.ts). */
-  findStored(lane: Lane, id: string, after: number | undefined): Promise<Receipt | null>;
+  /** The newest entry of the log in which a message to *lane* shows up for us. */
+  last(lane: Lane): Mark | undefined;
+  /** Look for our message *id* in that log behind *after*, as findStored (stored.ts). */
+  findStored(lane: Lane, id: string, after: Mark | undefined): Promise<Receipt | null>;
 }
 
 export class Sender {
@@ -166,7 +167,7 @@ export class Sender {
     }
     if (entry.firstSentAt === undefined) {
       entry.firstSentAt = now;
-      entry.sentAfter = this.#rooms.lastOffset(entry.target);
+      entry.sentAfter = this.#rooms.last(entry.target);
     }
     const receipt = readReceipt(await this.#link.request(entry.operation, entry.payload));
     if (receipt === undefined) throw badAnswer(entry.operation);

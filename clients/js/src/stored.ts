@@ -2,6 +2,7 @@
 
 import { readForward, type FetchPage } from "./catchup.ts";
 import { RoomfulError } from "./errors.ts";
+import type { Mark } from "./timeline.ts";
 import type { Receipt } from "./wire.ts";
 
 /** Entries to look through before it is given up. */
@@ -17,8 +18,8 @@ export function outcomeUnknown(): RoomfulError {
 export interface Sought {
   readonly id: string;
   readonly userId: string | undefined;
-  /** Offset of a message that is older for sure; undefined if none is known. */
-  readonly after: number | undefined;
+  /** A message that is older for sure; undefined if none is known. */
+  readonly after: Mark | undefined;
 }
 
 /**

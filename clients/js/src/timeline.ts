@@ -11,9 +11,18 @@ import type { HistoryEntry } from "./wire.ts";
 /** Live messages held while history is fetched; above it they are dropped and fetched too. */
 const HELD_LIMIT = 1000;
 
+/** A place in a log: an entry, by its offset and, to be sure that it is the same log, its id. */
+export interface Mark {
+  readonly offset: number;
+  readonly id: string;
+}
+
+/** The place before the first entry. */
+export const BEGINNING: Mark = { offset: 0, id: "" };
+
 export class Timeline {
   readonly #deliver: (entry: HistoryEntry) => void;
-  #last: number | undefined;
+  #last: Mark | undefined;
   #held: HistoryEntry[] | undefined;
   #overflowed = false;
 
@@ -21,24 +30,24 @@ export class Timeline {
     this.#deliver = deliver;
   }
 
-  /** Offset of the newest entry delivered; 0 if the log was empty; undefined if nothing is known. */
-  get last(): number | undefined {
+  /** The newest entry delivered; BEGINNING if the log was empty; undefined if nothing is known. */
+  get last(): Mark | undefined {
     return this.#last;
   }
 
   /** Say where the log ends now, if nothing is known yet. */
-  begin(offset: number): void {
-    this.#last ??= offset;
+  begin(end: Mark): void {
+    this.#last ??= asMark(end);
   }
 
   /**
-   * The log was begun anew (a server that lost its state): it ends at *offset* now, before `last`.
-   *
-   * What is held came after that, and stays new.
+   * The log was begun anew (a server that lost its state): *end* is its newest entry now, and that
+   * is before `last`. What is held came after that, and stays new.
    */
-  restart(offset: number): void {
-    const firstHeld = this.#held?.[0]?.offset ?? Infinity;
-    this.#last = Math.min(offset, firstHeld - 1);
+  restart(end: Mark): void {
+    const firstHeld = this.#held?.[0];
+    const isHeld = firstHeld !== undefined && firstHeld.offset <= end.offset;
+    this.#last = isHeld ? { offset: firstHeld.offset - 1, id: "" } : asMark(end);
   }
 
   /** A live entry: delivered if it is new, or held. */
@@ -50,8 +59,8 @@ export class Timeline {
 
   /** An entry of the history: delivered if it is new. */
   replay(entry: HistoryEntry): void {
-    if (this.#last !== undefined && entry.offset <= this.#last) return;
-    this.#last = entry.offset;
+    if (this.#last !== undefined && entry.offset <= this.#last.offset) return;
+    this.#last = asMark(entry);
     this.#deliver(entry);
   }
 
@@ -78,4 +87,9 @@ export class Timeline {
     for (const entry of held) this.replay(entry);
     return true;
   }
+}
+
+/** Keep of an entry what is needed of it: not its content. */
+function asMark({ offset, id }: Mark): Mark {
+  return { offset, id };
 }

@@ -5,7 +5,7 @@ import { decideNext, type Ending } from "../src/closing.ts";
 import { readSubject } from "../src/credentials.ts";
 import { DEFAULT_OPTIONS, resolveOptions } from "../src/options.ts";
 import { measure, Outbox } from "../src/outbox.ts";
-import { Timeline } from "../src/timeline.ts";
+import { BEGINNING, Timeline } from "../src/timeline.ts";
 import { readHistoryPage, readMessage, type Message } from "../src/wire.ts";
 import { makeToken } from "./server.ts";
 
@@ -155,7 +155,7 @@ describe("a timeline", () => {
 
   it("asks for the history once more when more came live than is held", () => {
     const { offsets, timeline } = build();
-    timeline.begin(0);
+    timeline.begin(BEGINNING);
     timeline.hold();
     for (let offset = 1; offset <= 1001; offset += 1) timeline.receive(message(offset));
 

@@ -148,6 +148,18 @@ describe("a connection whose session is lost", () => {
     expect(gaps.values).toMatchObject([{ roomId: "lobby", after: 50, before: undefined }]);
   });
 
+  it("knows another log by its ids, even where its offsets go on", async () => {
+    const { client, heard, gaps } = await enter("ada");
+    const last = server.post("lobby", "bo", "old");
+    await heard.atLeast(1);
+    server.forget();
+    await reached(client, "waiting");
+    for (const content of ["lost", "new"]) server.post("lobby", "cy", content);
+
+    expect(contents(await heard.atLeast(2))).toEqual(["old", "new"]);
+    expect(gaps.values).toMatchObject([{ roomId: "lobby", after: last.offset, before: 20 }]);
+  });
+
   it("skips to the newest page, and tells it, when too much was missed", async () => {
     const { client, heard, gaps } = await enter("ada", ["lobby"], { catchUpLimit: 200 });
     server.post("lobby", "bo", 0);
