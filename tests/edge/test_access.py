@@ -21,8 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from roomful.edge.access import AccessSettings, Glob, Right, RoomAccess, RoomGrants
+from roomful.edge.access import AccessSettings, RoomAccess
 from roomful.edge.auth import Identity
+from roomful.edge.grants import Glob, Right, RoomGrants
 from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
 

@@ -12,21 +12,22 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import msgspec
 
+from roomful.edge.grants import Right, RoomGrants
 from roomful.protocol.errors import RefusalCode, Refused
 
 if TYPE_CHECKING:
     from roomful.edge.auth import Identity
 
-__all__ = ["AccessSettings", "AccessStatistics", "Right", "RoomAccess", "RoomGrants", "sign_body"]
+__all__ = ["AccessSettings", "AccessStatistics", "RoomAccess", "sign_body"]
 
 RESERVED_PREFIX = "user:"
 SIGNATURE_HEADER = "Roomful-Signature"
@@ -39,87 +40,6 @@ FAILURE_CACHE_S = 1.0
 _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError)
 
 logger = logging.getLogger(__name__)
-
-
-class Right(StrEnum):
-    """What a token can be allowed in a room; neither includes the other."""
-
-    JOIN = "join"  # join, and read: history, presence
-    SEND = "send"  # message, publish, typing
-
-
-class Glob:
-    """
-    Patterns of room names in which only ``*`` is special: any run of characters, also none.
-
-    A match takes time proportional to the patterns times the name at most: pieces between stars
-    are looked for from left to right, the leftmost fit is always right, nothing is tried twice.
-    """
-
-    # Each pattern is in exactly one of them; cheapest to test first.
-    __slots__ = ("_exact", "_prefixes", "_split")
-
-    def __init__(self, patterns: frozenset[str]) -> None:
-        exact, prefixes, split = [], [], []
-        for pattern in patterns:
-            first, *others = pattern.split("*")
-            if not others:
-                exact.append(pattern)
-            elif not any(others):
-                prefixes.append(first)
-            else:
-                split.append((first, tuple(filter(None, others[:-1])), others[-1]))
-        self._exact = frozenset(exact)
-        self._prefixes = tuple(prefixes)
-        self._split = tuple(split)
-
-    def matches(self, name: str) -> bool:
-        """Whether at least one pattern fits the whole *name*."""
-        if name in self._exact or name.startswith(self._prefixes):
-            return True
-        for pieces in self._split:
-            if _fits(name, *pieces):
-                return True
-        return False
-
-
-def _fits(name: str, first: str, middle: tuple[str, ...], last: str) -> bool:
-    end = len(name) - len(last)
-    at = len(first)
-    if at > end or not (name.startswith(first) and name.endswith(last)):
-        return False
-    for piece in middle:
-        at = name.find(piece, at, end)
-        if at < 0:
-            return False
-        at += len(piece)
-    return True
-
-
-class RoomGrants(Mapping[str, frozenset[str]]):
-    """A token's ``rooms`` claim: pattern to rights, compiled for ``allows``."""
-
-    __slots__ = ("_join", "_rights", "_send")
-
-    def __init__(self, rights: Mapping[str, frozenset[str]]) -> None:
-        self._rights = dict(rights)
-        self._join, self._send = (
-            Glob(frozenset(p for p, granted in self._rights.items() if right in granted))
-            for right in (Right.JOIN, Right.SEND)
-        )
-
-    def allows(self, room: str, right: Right) -> bool:
-        """Whether a pattern with *right* fits *room*."""
-        return (self._join if right is Right.JOIN else self._send).matches(room)
-
-    def __getitem__(self, pattern: str) -> frozenset[str]:
-        return self._rights[pattern]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rights)
-
-    def __len__(self) -> int:
-        return len(self._rights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from roomful.edge.encoding import page_json
+from roomful.edge.envelopes import (
+    build_direct,
+    build_event,
+    build_message,
+    check_content,
+    check_event_name,
+)
 from roomful.edge.openapi import Operation, Parameter, build_document
 from roomful.edge.report import health, samples, stats
-from roomful.edge.router import HISTORY_LIMIT, build_envelope, check_event_name
+from roomful.edge.router import HISTORY_LIMIT
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import MessageId, UserName, is_clean
 from roomful.shard.base import Cast, RoomId, Stored, UserId, user_room
@@ -207,9 +214,12 @@ class Api:
         body: RoomEvent = await self._body(request, RoomEvent)
         if body.event != "message":
             check_event_name(body.event)
-        envelope = build_envelope(
-            room, body.event, bytes(body.data), id=body.id, user=UserId(body.user_id)
-        )
+        check_content(body.data)
+        sender = UserId(body.user_id)
+        if body.event == "message":
+            envelope = build_message(room, sender, body.data, body.id)
+        else:
+            envelope = build_event(room, sender, body.event, body.data, body.id)
         done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
         self._edge.shard_of(room).publish(
             envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
@@ -220,19 +230,13 @@ class Api:
         """Store a direct message and send it to the user."""
         user = self._user(request)
         body: UserMessage = await self._body(request, UserMessage)
+        check_content(body.content)
+        envelope = build_direct(user_room(user), UserId(body.sender), user, body.content, body.id)
         done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
-        message_id = ""
-
-        def settle(outcome: Stored | Refused, given: str) -> None:
-            nonlocal message_id
-            message_id = given
-            _settle(done, outcome)
-
         self._edge.router.send_direct(
-            UserId(body.sender), user, bytes(body.content), settle, id=body.id
+            envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
         )
-        outcome = await done
-        return self._accepted(message_id, outcome)
+        return self._accepted(envelope.id, await done)
 
     def _accepted(self, message_id: str, outcome: Stored | Refused) -> Response:
         if isinstance(outcome, Refused):

@@ -18,7 +18,7 @@ from functools import lru_cache
 import jwt
 import msgspec
 
-from roomful.edge.access import Right, RoomGrants
+from roomful.edge.grants import Right, RoomGrants
 from roomful.edge.jwks import (
     FETCHED_ALGORITHMS,
     JwkSource,

@@ -8,22 +8,26 @@ hot path. The others are coroutines, because they wait for a shard. Both raise R
 from __future__ import annotations
 
 import inspect
-import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from roomful.edge.access import Right
 from roomful.edge.connection import Answer, Connection
 from roomful.edge.encoding import Wire, page_json
+from roomful.edge.envelopes import (
+    build_direct,
+    build_event,
+    build_message,
+    check_content,
+    check_event_name,
+    check_room_name,
+    now_ms,
+)
+from roomful.edge.grants import Right
 from roomful.edge.resume import Hole, Resumption
-from roomful.protocol.errors import BadPacket, RefusalCode, Refused
+from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import (
-    RESERVED_EVENTS,
     Auth,
     Direct,
     GetPresence,
@@ -37,70 +41,19 @@ from roomful.protocol.operations import (
     Typing,
     is_clean,
 )
-from roomful.protocol.socketio import check_placeholders
-from roomful.shard.base import Cast, Envelope, Members, RoomId, Stored, UserId, user_room
+from roomful.shard.base import Cast, Envelope, Members, RoomId, Settle, Stored, UserId, user_room
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["HISTORY_LIMIT", "Router", "build_envelope"]
+__all__ = ["HISTORY_LIMIT", "Router"]
 
 HISTORY_LIMIT = 100
-MAX_DIGITS = 4300
-"""What Python reads by default; a longer number would cut every Python client of the room."""
 
 Attachments = Sequence[bytes]
 Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
-
 _json = msgspec.json.Encoder().encode
-_id_prefix = token_hex(5) + "-"
-_id_numbers = count()
-
-
-def _new_id() -> str:
-    """Name a message: unlike any other of this process, and most likely of all others."""
-    return f"{_id_prefix}{next(_id_numbers)}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def build_envelope(
-    room: RoomId,
-    event: str,
-    content: bytes,
-    *,
-    id: str | None,  # noqa: A002 - the word of the wire
-    user: UserId,
-    attachments: Attachments = (),
-    to: UserId | None = None,
-) -> Envelope:
-    """Make the envelope of a message: its body is open-ended for `message`, else *content*."""
-    if event == "message":
-        return build_message(room, user, msgspec.Raw(content), id, attachments)
-    message_id = _new_id() if id is None else id
-    timestamp = _now_ms()
-    body = content
-    if event == "direct-message":
-        body = b'{"id":%b,"userId":%b,"to":%b,"content":%b,"timestamp":%d' % (
-            _json(message_id),
-            _json(user),
-            _json(to),
-            content,
-            timestamp,
-        )
-    return Envelope(room, event, message_id, user, timestamp, body, tuple(attachments))
-
-
-class _MessageBody(msgspec.Struct, rename="camel", gc=False):
-    id: str
-    room_id: str
-    user_id: str
-    content: msgspec.Raw
-    timestamp: int
 
 
 class _StoredBody(msgspec.Struct, gc=False):
@@ -108,45 +61,6 @@ class _StoredBody(msgspec.Struct, gc=False):
     id: str
     offset: int
     timestamp: int
-
-
-def build_message(
-    room: RoomId,
-    user: UserId,
-    content: msgspec.Raw,
-    id: str | None,  # noqa: A002 - the word of the wire
-    attachments: Attachments = (),
-) -> Envelope:
-    """Make the envelope of a `message`: build_envelope() for nearly all that comes."""
-    message_id = _new_id() if id is None else id
-    timestamp = _now_ms()
-    # Without its closing brace: the offset is still to come.
-    body = _json(_MessageBody(message_id, room, user, content, timestamp))[:-1]
-    return Envelope(room, "message", message_id, user, timestamp, body, tuple(attachments))
-
-
-def check_event_name(event: str) -> None:
-    """
-    Check that an app may name an event *event*.
-
-    Raises:
-        Refused: RESERVED_EVENT, or BAD_REQUEST.
-    """
-    if not is_clean(event):
-        raise Refused(RefusalCode.BAD_REQUEST, "an event's name has no control characters")
-    if event in RESERVED_EVENTS or event.startswith("roomful:"):
-        raise Refused(RefusalCode.RESERVED_EVENT, f"an event cannot be named {event[:64]!a}")
-
-
-def check_room_name(name: str) -> None:
-    """
-    Check that *name* can be a room's.
-
-    Raises:
-        Refused: BAD_REQUEST.
-    """
-    if not is_clean(name):
-        raise Refused(RefusalCode.BAD_REQUEST, "a room's name has no control characters")
 
 
 class _Handlers(dict[type, Handler]):
@@ -202,8 +116,7 @@ class Router:
         attachments: Attachments,
     ) -> None:
         content = op.content
-        if attachments or memoryview(content).nbytes > MAX_DIGITS:
-            self._checked(content, attachments)
+        check_content(content, attachments)
         envelope = build_message(room, connection.user, content, op.id, attachments)
         self._store(connection, envelope, token, "message", is_named=op.id is not None)
 
@@ -212,12 +125,10 @@ class Router:
     ) -> Answer | None:
         check_event_name(op.event)
         room = self._joined(connection, op.room_id)
-        data = self._checked(op.data, attachments)
+        check_content(op.data, attachments)
 
         def send() -> None:
-            envelope = build_envelope(
-                room, op.event, data, id=op.id, user=connection.user, attachments=attachments
-            )
+            envelope = build_event(room, connection.user, op.event, op.data, op.id, attachments)
             self._store(connection, envelope, token, "publish", is_named=op.id is not None)
 
         return self._when_allowed(connection, room, send)
@@ -239,17 +150,6 @@ class Router:
         await asked
         send()
 
-    def _checked(self, raw: msgspec.Raw, attachments: Attachments) -> bytes:
-        content = bytes(raw)
-        if len(content) > MAX_DIGITS and _LONG_NUMBER.search(content):
-            raise Refused(RefusalCode.BAD_REQUEST, f"a number of more than {MAX_DIGITS} digits")
-        if attachments:
-            try:
-                check_placeholders(content, len(attachments))
-            except (BadPacket, msgspec.MsgspecError, RecursionError) as exc:
-                raise Refused(RefusalCode.BAD_REQUEST, f"binary: {exc}") from exc
-        return content
-
     def _joined(self, connection: Connection, name: str) -> RoomId:
         room = RoomId(name)
         if room not in connection.rooms or name.startswith("user:"):
@@ -265,80 +165,56 @@ class Router:
         *,
         is_named: bool,
     ) -> None:
+        settle = self._settle(connection, envelope.id, token, operation)
+        self._edge.shard_of(envelope.room).publish(envelope, settle, is_named=is_named)
+
+    def _settle(
+        self, connection: Connection, message_id: str, token: bytes | None, operation: str
+    ) -> Settle:
+        """Give what answers the sender when its message is stored, or refused."""
+
         def settle(outcome: Stored | Refused) -> None:
             if connection.is_closed:
                 return
-            if isinstance(outcome, Stored):
-                if token is not None:
-                    connection.reply(token, _stored_json(envelope.id, outcome))
-            else:
+            if isinstance(outcome, Refused):
                 connection.refuse(token, operation, outcome)
+            elif token is not None:
+                body = _StoredBody(True, message_id, outcome.offset, outcome.timestamp)
+                connection.reply(token, _json(body))
 
-        self._edge.shard_of(envelope.room).publish(envelope, settle, is_named=is_named)
+        return settle
 
     def _direct(
         self, connection: Connection, op: Direct, token: bytes | None, attachments: Attachments
     ) -> None:
         if not is_clean(op.user_id):
             raise Refused(RefusalCode.BAD_REQUEST, "a user's name has no control characters")
-        content = self._checked(op.content, attachments)
+        check_content(op.content, attachments)
+        to = UserId(op.user_id)
+        envelope = build_direct(user_room(to), connection.user, to, op.content, op.id, attachments)
+        settle = self._settle(connection, envelope.id, token, "direct-message")
+        self.send_direct(envelope, settle, is_named=op.id is not None)
 
-        def settle(outcome: Stored | Refused, message_id: str) -> None:
-            if connection.is_closed:
-                return
-            if isinstance(outcome, Refused):
-                connection.refuse(token, "direct-message", outcome)
-            elif token is not None:
-                connection.reply(token, _stored_json(message_id, outcome))
-
-        self.send_direct(
-            connection.user,
-            UserId(op.user_id),
-            content,
-            settle,
-            id=op.id,
-            attachments=attachments,
-        )
-
-    def send_direct(
-        self,
-        sender: UserId,
-        recipient: UserId,
-        content: bytes,
-        settle: Callable[[Stored | Refused, str], None],
-        *,
-        id: str | None,  # noqa: A002 - the word of the wire
-        attachments: Attachments = (),
-    ) -> None:
+    def send_direct(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """
         Store a direct message in the recipient's room, and then in the sender's.
 
         *settle* hears of it when both are stored; a retry with the same id completes what an
         earlier attempt began and doubles nothing.
         """
-        first = build_envelope(
-            user_room(recipient),
-            "direct-message",
-            content,
-            id=id,
-            user=sender,
-            attachments=attachments,
-            to=recipient,
-        )
-        is_named = id is not None
+        copy = msgspec.structs.replace(envelope, room=user_room(envelope.user))
 
         def then(outcome: Stored | Refused) -> None:
-            if isinstance(outcome, Refused) or recipient == sender:
-                settle(outcome, first.id)
+            if isinstance(outcome, Refused) or copy.room == envelope.room:
+                settle(outcome)
                 return
-            copy = msgspec.structs.replace(first, room=user_room(sender))
+            self._edge.shard_of(copy.room).publish(
+                copy,
+                lambda second: settle(second if isinstance(second, Refused) else outcome),
+                is_named=is_named,
+            )
 
-            def settled(second: Stored | Refused) -> None:
-                settle(second if isinstance(second, Refused) else outcome, first.id)
-
-            self._edge.shard_of(copy.room).publish(copy, settled, is_named=is_named)
-
-        self._edge.shard_of(first.room).publish(first, then, is_named=is_named)
+        self._edge.shard_of(envelope.room).publish(envelope, then, is_named=is_named)
 
     def _typing(
         self, connection: Connection, op: Typing, _token: bytes | None, _more: Attachments
@@ -352,7 +228,7 @@ class Router:
                     "roomId": room,
                     "userId": user,
                     "isTyping": op.is_typing,
-                    "timestamp": _now_ms(),
+                    "timestamp": now_ms(),
                 }
             )
             cast = Cast(room, "typing", body, except_user=user, is_volatile=True)
@@ -447,7 +323,7 @@ class Router:
                 continue
             shard = self._edge.shard_of(room)
             await shard.set_status(room, user, op.status)
-            body = {"userId": user, "status": op.status, "roomId": room, "timestamp": _now_ms()}
+            body = {"userId": user, "status": op.status, "roomId": room, "timestamp": now_ms()}
             shard.cast(Cast(room, "presence", _json(body), except_user=user))
         if token is not None:
             connection.reply(token, b'{"success":true}')
@@ -523,10 +399,6 @@ class Router:
                 await fanout.enter(connection, room)
             return False, [room for room in hole.rooms if room != own]
         return True, []
-
-
-def _stored_json(message_id: str, stored: Stored) -> bytes:
-    return _json(_StoredBody(True, message_id, stored.offset, stored.timestamp))
 
 
 def _members(members: Members) -> dict[str, object]:
