@@ -1,0 +1,396 @@
+"""
+The HTTP API as its own description says it is, and at its edges; what each call does to
+connections is in tests/wire/test_rest.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+)
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from support.server import Server
+from support.tokens import SECRET, make_claims, make_service_token, make_token
+
+PAYLOAD_BYTES = 20_000
+SERVICE = {"Authorization": f"Bearer {make_service_token()}"}
+CALLS = [
+    ("POST", "/api/rooms/r/events", {"data": 1}),
+    ("POST", "/api/users/u/messages", {"content": 1}),
+    ("POST", "/api/users/u/update", {"a": 1}),
+    ("POST", "/api/revocations", {"userId": "nobody"}),
+    ("DELETE", "/api/users/u/connections", None),
+    ("GET", "/api/rooms/r/history", None),
+    ("GET", "/api/rooms/r/presence", None),
+]
+
+
+@pytest.fixture(scope="module")
+def server_settings() -> Mapping[str, str]:
+    """Small bodies, so that a large one is quickly made."""
+    return {"limits_payload_bytes": str(PAYLOAD_BYTES)}
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a service token."""
+    async with httpx.AsyncClient(base_url=server.url, headers=SERVICE) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> dict[str, Any]:
+    """The API's description of itself."""
+    found: dict[str, Any] = httpx.get(f"{server.url}/api/openapi.json").json()
+    return found
+
+
+def error_of(response: httpx.Response) -> str:
+    """Give the code of a refusal, whose form is always the same."""
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "retryable"}
+    code: str = error["code"]
+    return code
+
+
+# Tokens ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status", "code"),
+    [
+        pytest.param(None, 401, "TOKEN_MISSING", id="none"),
+        pytest.param("Basic YWxpY2U6cHc=", 401, "TOKEN_MISSING", id="another scheme"),
+        pytest.param("Bearer", 401, "TOKEN_MISSING", id="no token"),
+        pytest.param("Bearer a.b.c", 401, "TOKEN_INVALID", id="no JWT"),
+        pytest.param(
+            f"Bearer {make_token('a', scope='service', secret='x' * 40)}",
+            401,
+            "TOKEN_INVALID",
+            id="signed by another",
+        ),
+        pytest.param(
+            f"Bearer {make_token('a', scope='service', lifetime_s=-60)}",
+            401,
+            "TOKEN_EXPIRED",
+            id="expired",
+        ),
+        pytest.param(f"Bearer {make_token('alice')}", 403, "FORBIDDEN", id="a user's"),
+        pytest.param(
+            f"Bearer {make_token('alice', scope='services')}", 403, "FORBIDDEN", id="another scope"
+        ),
+    ],
+)
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+async def test_tokens(
+    server: Server,
+    method: str,
+    path: str,
+    body: Any,
+    authorization: str | None,
+    status: int,
+    code: str,
+) -> None:
+    """401 says how to sign in, 403 that it will not help."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        response = await client.request(method, path, json=body)
+    assert response.status_code == status
+    assert error_of(response) in (code, "TOKEN_MISSING" if authorization == "Bearer" else code)
+    assert ("www-authenticate" in response.headers) == (status == 401)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_is_not_case_sensitive(server: Server, scheme: str) -> None:
+    """RFC 9110 section 11.1."""
+    headers = {"Authorization": f"{scheme} {make_service_token()}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        assert (await client.get("/api/rooms/r/presence")).status_code == 200
+
+
+async def test_a_token_with_several_scopes(server: Server) -> None:
+    """As OAuth writes them: words with spaces between."""
+    token = jwt.encode(make_claims("b", scope="read service"), SECRET, algorithm="HS256")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        assert (await client.get("/api/rooms/r/presence")).status_code == 200
+
+
+# Bodies ----------------------------------------------------------------------------------------
+
+POSTS = [(path, body) for method, path, body in CALLS if method == "POST"]
+
+
+def fill(body: dict[str, Any], size: int) -> bytes:
+    """Write *body* as JSON of *size* bytes; spaces do not change it."""
+    return json.dumps(body).encode().ljust(size)
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS)
+async def test_bodies_have_a_limit(api: httpx.AsyncClient, path: str, body: Any) -> None:
+    """Exactly payload_bytes is taken, one more is 413."""
+    taken = await api.post(path, content=fill(body, PAYLOAD_BYTES))
+    assert taken.is_success, taken.text
+    refused = await api.post(path, content=fill(body, PAYLOAD_BYTES + 1))
+    assert (refused.status_code, error_of(refused)) == (413, "PAYLOAD_TOO_LARGE")
+
+
+async def test_a_body_that_does_not_say_its_length(api: httpx.AsyncClient) -> None:
+    """The limit counts what comes, not what was announced."""
+
+    async def parts(count: int) -> AsyncIterator[bytes]:
+        yield b'{"data":1'
+        for _ in range(count):
+            yield b" " * 1000
+        yield b"}"
+
+    taken = await api.post("/api/rooms/r/events", content=parts(10))
+    assert taken.status_code == 201
+    refused = await api.post("/api/rooms/r/events", content=parts(25))
+    assert refused.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b'{"data":1', id="cut"),
+        pytest.param(b'{"data":1}{"data":2}', id="two"),
+        pytest.param(b'{"data":NaN}', id="NaN"),
+        pytest.param(b'{"data":"\xc3"}', id="cut UTF-8"),
+        pytest.param(b'{"data":"\\ud800"}', id="half a surrogate pair"),
+        pytest.param(b'{"data":' + b"[" * 9000 + b"]" * 9000 + b"}", id="deep"),
+        pytest.param(b'{"data":1,"more":1}', id="unknown field"),
+        pytest.param(b'{"data":1,"id":""}', id="empty id"),
+        pytest.param(b'{"data":1,"id":"%b"}' % (b"i" * 129), id="long id"),
+        pytest.param(b'{"data":1,"userId":""}', id="empty user"),
+        pytest.param(b'{"data":1,"event":""}', id="empty event"),
+        pytest.param(b'{"data":1,"event":"a\\u0000b"}', id="control character in the event"),
+        pytest.param(b'{"data":%b}' % (b"1" * 5000), id="a number that Python does not read"),
+    ],
+)
+async def test_bodies_that_are_refused(api: httpx.AsyncClient, body: bytes) -> None:
+    """400 with a sentence, and nothing is stored."""
+    before = (await api.get("/api/rooms/refused/history")).json()
+    response = await api.post("/api/rooms/refused/events", content=body)
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+    assert (await api.get("/api/rooms/refused/history")).json() == before
+
+
+@pytest.mark.parametrize("event", ["connect", "user-joined", "direct-message", "roomful:x"])
+async def test_reserved_events(api: httpx.AsyncClient, event: str) -> None:
+    """A backend cannot say what only the server says."""
+    response = await api.post("/api/rooms/r/events", json={"data": 1, "event": event})
+    assert (response.status_code, error_of(response)) == (400, "RESERVED_EVENT")
+
+
+# Names and numbers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoded", "name"),
+    [
+        ("a%2Fb", "a/b"),
+        ("a/b", "a/b"),
+        ("%C3%BC%20%E2%82%AC", "ü €"),
+        ("a%3Fb%23c", "a?b#c"),
+        ("r" * 255, "r" * 255),
+        ("events", "events"),
+        ("a/history", "a/history"),
+        ("%25", "%"),
+    ],
+)
+async def test_rooms_in_paths(api: httpx.AsyncClient, encoded: str, name: str) -> None:
+    """Any name a room can have can be said in a path."""
+    answer = await api.post(f"/api/rooms/{encoded}/events", json={"data": encoded})
+    assert answer.status_code == 201
+    page = (await api.get(f"/api/rooms/{encoded}/history")).json()
+    assert page["messages"][-1]["roomId"] == name
+    assert (await api.get(f"/api/rooms/{encoded}/presence")).json()["roomId"] == name
+
+
+@pytest.mark.parametrize("encoded", ["%00", "a%0Db", "%C2%85", "r" * 256, "%7F"])
+@pytest.mark.parametrize("call", ["events", "history", "presence"])
+async def test_rooms_that_cannot_be(api: httpx.AsyncClient, encoded: str, call: str) -> None:
+    """400, the same for every call."""
+    path = f"/api/rooms/{encoded}/{call}"
+    response = await (api.post(path, json={"data": 1}) if call == "events" else api.get(path))
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize("encoded", ["%00", "u" * 129])
+async def test_users_that_cannot_be(api: httpx.AsyncClient, encoded: str) -> None:
+    """400, the same for every call."""
+    answers = [
+        await api.post(f"/api/users/{encoded}/messages", json={"content": 1}),
+        await api.post(f"/api/users/{encoded}/update", json={}),
+        await api.delete(f"/api/users/{encoded}/connections"),
+    ]
+    assert [answer.status_code for answer in answers] == [400, 400, 400]
+
+
+@pytest.mark.parametrize("name", ["before", "after", "limit"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "1e3", "+1", " 1", "٣", "9" * 17, "0x1"])
+async def test_numbers_in_queries(api: httpx.AsyncClient, name: str, value: str) -> None:
+    """A whole number, or 400."""
+    response = await api.get("/api/rooms/r/history", params={name: value})
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+
+
+async def test_a_page_has_between_one_and_a_hundred(api: httpx.AsyncClient) -> None:
+    """No page of none, and more than the limit is the limit."""
+    for number in range(103):
+        await api.post("/api/rooms/long/events", json={"data": number})
+    none = await api.get("/api/rooms/long/history", params={"limit": 0})
+    assert none.status_code == 400
+    many = (await api.get("/api/rooms/long/history", params={"limit": 10**6})).json()
+    assert len(many["messages"]) == 100
+    default = (await api.get("/api/rooms/long/history")).json()
+    assert len(default["messages"]) == 50
+    after = (
+        await api.get("/api/rooms/long/history", params={"after": many["messages"][-2]["offset"]})
+    ).json()
+    assert [one["content"] for one in after["messages"]] == [102]
+    assert after["next"] is None
+
+
+async def test_other_methods_and_paths(api: httpx.AsyncClient) -> None:
+    """405 says which method is right, 404 that there is nothing."""
+    wrong = await api.get("/api/rooms/r/events")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert (await api.get("/api/nothing")).status_code == 404
+    assert (await api.get("/api/rooms//history")).status_code in (400, 404)
+
+
+async def test_heads_of_what_can_be_got(api: httpx.AsyncClient) -> None:
+    """HEAD is GET without the body."""
+    for path in ("/livez", "/readyz", "/metrics", "/api/openapi.json", "/api/ws/stats"):
+        response = await api.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
+# The description -------------------------------------------------------------------------------
+
+
+def test_every_operation_is_described(document: dict[str, Any]) -> None:
+    """With a summary, an id of its own, and what it refuses."""
+    operations = [one for path in document["paths"].values() for one in path.values()]
+    ids = [one["operationId"] for one in operations]
+    assert len(set(ids)) == len(ids)
+    assert all(one["summary"].endswith(".") for one in operations)
+    for one in operations:
+        is_open = one["security"] == []
+        assert is_open or {"400", "401", "403", "413"} <= set(one["responses"])
+
+
+def test_open_calls_are_those_of_the_reference(document: dict[str, Any]) -> None:
+    """Everything else needs a service token."""
+    is_open = {
+        path
+        for path, methods in document["paths"].items()
+        if all(one["security"] == [] for one in methods.values())
+    }
+    assert is_open == {
+        *("/api/ws/stats", "/api/ws/health", "/api/openapi.json"),
+        *("/livez", "/readyz", "/metrics"),
+    }
+
+
+def test_names_are_described_as_they_are_checked(document: dict[str, Any]) -> None:
+    """A client made from the description can say any room, and is told what is none."""
+    parameters = document["paths"]["/api/rooms/{room}/presence"]["get"]["parameters"]
+    (schema,) = [one["schema"] for one in parameters if one["name"] == "room"]
+    assert schema["maxLength"] == 255
+    assert "pattern" in schema
+
+
+CHECKED = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def schema(server: Server) -> OpenApiSchema:
+    """The description, for requests made from it."""
+    return schemathesis.openapi.from_url(f"{server.url}/api/openapi.json")
+
+
+WITH_BODY = ["post_event", "post_message", "post_update", "post_revocation"]
+WITHOUT = [
+    "get_history",
+    "get_presence",
+    "delete_connections",
+    "get_stats",
+    "get_health",
+    "get_livez",
+]
+WITHOUT += ["get_readyz", "get_metrics", "get_document"]
+GOOD, BAD = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+
+
+Case = schemathesis.Case[schemathesis.APIOperation[Any, Any, Any, Any]]
+
+
+def is_bad(case: Case) -> bool:
+    """Whether the body breaks the description; unknown fields of a query are nobody's business."""
+    parts = {} if case.meta is None else case.meta.components
+    return ParameterLocation.BODY in parts and parts[ParameterLocation.BODY].mode is BAD
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, GOOD) for name in WITH_BODY + WITHOUT), *((name, BAD) for name in WITH_BODY)],
+)
+def test_requests_made_from_the_description(
+    schema: OpenApiSchema, name: str, mode: schemathesis.GenerationMode
+) -> None:
+    """
+    Good ones and bad ones: answered as described, never by a 5xx, and what is bad is refused.
+
+    Names are left out: the description does not know all that they may be.
+    """
+    operation = schema.find_operation_by_id(name)
+
+    @CHECKED
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case: Case) -> None:
+        case.path_parameters = dict.fromkeys(case.path_parameters or {}, "name")
+        response = case.call(headers=SERVICE)
+        assert response.status_code < 500, response.text
+        checks = [content_type_conformance, response_schema_conformance]
+        if is_bad(case):
+            checks.append(negative_data_rejection)
+        case.validate_response(response, checks=checks)
+
+    check()
+
+
+@settings(deadline=None, max_examples=30, derandomize=True, database=None)
+@given(data=st.binary(max_size=60), path=st.sampled_from([path for path, _ in POSTS]))
+def test_any_body_is_answered(server: Server, data: bytes, path: str) -> None:
+    """Bytes that are nothing in particular: a refusal with its code."""
+    response = httpx.post(server.url + path, content=data, headers=SERVICE)
+    assert response.status_code in (200, 201, 400)
+    if response.status_code == 400:
+        error_of(response)
