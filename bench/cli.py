@@ -34,7 +34,8 @@ _QUICK = Settings(rounds=1, warmup_s=0.5, duration_s=1.5, is_quick=True, patienc
 def main() -> int:
     """Run what the arguments ask for; 1 if a server failed or a load found a fault."""
     arguments = _parse_arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background ignores it
+        signal.signal(number, _interrupt)
     started = datetime.now(UTC)
     base = _QUICK if arguments.quick else _FULL
     settings = Settings(

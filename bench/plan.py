@@ -113,19 +113,19 @@ _ACKED = Metric("acked_per_s", "acknowledged messages", "1/s")
 _ALL = (
     Load(
         "a",
-        "1 room of 500, 4 senders with one message in flight each",
+        "1 room of 500, one sender with 4 messages in flight",
         ClosedLoop(rooms=1, members=500, senders=1, window=4),
         (replace(_DELIVERIES, least_ratio=2.5),),
     ),
     Load(
         "b",
-        "50 rooms of 10, one sender each with one message in flight",
+        "50 rooms of 10, one sender each, with one message in flight",
         ClosedLoop(rooms=50, members=10, senders=1, window=1),
         (_DELIVERIES,),
     ),
     Load(
         "c",
-        "250 rooms of 2, one sender each with one message in flight",
+        "250 rooms of 2, one sender each, with one message in flight",
         ClosedLoop(rooms=250, members=2, senders=1, window=1),
         (replace(_ACKED, least_ratio=2.0),),
     ),

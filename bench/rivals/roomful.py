@@ -13,6 +13,12 @@ __all__ = ["ROOMFUL"]
 _PROGRAM = Path(sys.executable).parent / "roomful"
 _PACKAGES = ("roomful", "uvicorn", "uvloop", "httptools", "picows", "msgspec", "PyJWT")
 
+# One sender stands for many in load a: it comes near the default limit of 2,500 messages/s.
+_LIMITS = {
+    "ROOMFUL_LIMITS_MESSAGES_PER_SECOND": "1000000",
+    "ROOMFUL_LIMITS_USER_MESSAGES_PER_SECOND": "1000000",
+}
+
 
 def _prepare() -> None:
     if not _PROGRAM.exists():
@@ -24,7 +30,7 @@ def _commands(port: int) -> list[list[str]]:
 
 
 def _environment(secret: str) -> dict[str, str]:
-    return {"ROOMFUL_AUTH_SECRET": secret}
+    return {"ROOMFUL_AUTH_SECRET": secret, **_LIMITS}
 
 
 def _versions() -> dict[str, str]:
@@ -35,7 +41,8 @@ def _versions() -> dict[str, str]:
 ROOMFUL = Rival(
     key="roomful",
     title="Roomful",
-    note="`roomful serve` with its defaults, limits included",
+    note="`roomful serve` with its defaults, but for the rates that one connection and one user "
+    "may send at: " + ", ".join(f"`{name}={value}`" for name, value in _LIMITS.items()),
     prepare=_prepare,
     commands=_commands,
     environment=_environment,
