@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 
 import type { Browser } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 
 import { Roomful } from "@roomful/client";
 
@@ -140,7 +140,7 @@ describe("the history", () => {
     const room = newRoom();
     const texts = numbered("line", 120);
     const ada = new Roomful(server.url, { token: await server.token("Ada") });
-    cleanups.push(() => Promise.resolve(ada.disconnect()));
+    onTestFinished(() => ada.disconnect());
     ada.connect();
     await ada.joinRoom(room);
     await Promise.all(texts.map((text) => ada.send(room, text)));
