@@ -182,7 +182,7 @@ def _token(options: argparse.Namespace) -> int:
     print(
         authenticator.mint(
             user=options.user or "service",
-            rooms=rooms,
+            rooms=rooms or None,
             lifetime_s=int(duration[1]) * _SECONDS[duration[2]],
             is_service=options.service,
         )

@@ -174,7 +174,6 @@ async def test_a_member_hears_a_batch_in_one_write(hall: Hall) -> None:
 # Closing in the middle -------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="a group that empties hides the next one")
 @pytest.mark.parametrize("is_cast", [False, True], ids=["entry", "cast"])
 async def test_a_member_that_is_closed_takes_nothing_from_others(hall: Hall, is_cast: bool) -> None:
     """A slow polling client is closed as it is sent to, and leaves the room: the others hear."""

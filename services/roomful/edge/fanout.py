@@ -192,11 +192,13 @@ class Fanout:
         held.entering += 1
         try:
             await self._shard_of(room).hold(room)
-        finally:
+        except BaseException:
+            # What could not be held need not be released.
             held.entering -= 1
             if held.is_empty:
-                self.rooms.pop(room)
-        self.rooms[room] = held
+                del self.rooms[room]
+            raise
+        held.entering -= 1
         return held
 
     async def enter(self, listener: Listener, room: RoomId) -> None:
@@ -219,15 +221,25 @@ class Fanout:
             held.discard(listener)
             held.group(listener.wire, listener.carrier)[listener] = listener.outbox
 
+    def move(self, listener: Listener, room: RoomId) -> None:
+        """Let *listener* hear *room* over the carrier it has now, if it hears it live."""
+        held = self.rooms.get(room)
+        if held is not None and listener in held.members():
+            held.discard(listener)
+            held.group(listener.wire, listener.carrier)[listener] = listener.outbox
+
     def leave(self, listener: Listener, room: RoomId) -> None:
         """Let *listener* no longer hear *room*."""
         held = self.rooms.get(room)
         if held is None:
             return
         held.discard(listener)
+        self._drop_if_empty(held)
+
+    def _drop_if_empty(self, held: Room) -> None:
         if held.is_empty:
-            del self.rooms[room]
-            self._shard_of(room).release(room)
+            del self.rooms[held.id]
+            self._shard_of(held.id).release(held.id)
 
     def listeners(self, room: RoomId) -> list[Listener]:
         """Give the members of *room* on this edge."""
@@ -249,7 +261,8 @@ class Fanout:
         if held.waiting is not None:
             for waiting in held.waiting.values():
                 waiting.add(entries)
-        for wire, carrier, group in held.groups:
+        # A copy: a slow polling client that is closed leaves, and may take its group with it.
+        for wire, carrier, group in tuple(held.groups):
             statistics.deliveries += len(group) * len(entries)
             if len(entries) == 1:
                 packets = encode_entry(wire, entries[0], cursors[0])
@@ -287,7 +300,7 @@ class Fanout:
         if held is None:
             return
         self.statistics.casts += 1
-        for wire, _, group in held.groups:
+        for wire, _, group in tuple(held.groups):
             packets = (encode_cast(wire, cast),)
             for listener in tuple(group):
                 if cast.except_user is not None and listener.user == cast.except_user:

@@ -14,6 +14,9 @@ from starlette.responses import Response
 __all__ = ["Operation", "Parameter", "build_document"]
 
 JSON = "application/json"
+_NAME = {"type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"}
+_NAMES = {"room": {**_NAME, "maxLength": 255}, "user": {**_NAME, "maxLength": 128}}
+"""What a name in a path may be (protocol/operations.py, is_clean)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def _entry(one: Operation, schema_of: dict[str, Any], failure: type[Any]) -> dic
                 "name": name,
                 "in": "path",
                 "required": True,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+                "schema": _NAMES[name],
             }
             for name in names
         ]

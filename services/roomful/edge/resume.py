@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from roomful.cluster.cursor import BadCursor, CursorVector, ShardName, decode_cursor
 from roomful.edge.encoding import encode_entry
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, RoomId, Shard
+from roomful.shard.base import Entry, Replay, RoomId, Shard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,6 @@ class Resumption:
             raise Hole(()) from exc
         self._vector = CursorVector(self._after)
         self._shares: list[_Share] = []
-        self._is_begun = False
 
     async def run(self, rooms: Mapping[RoomId, int], begin: Callable[[], None]) -> None:
         """
@@ -111,19 +110,24 @@ class Resumption:
         """
         try:
             await self._collect(rooms)
-            behind = self._shares
-            while behind:
+            # A hole on any shard has to be known before anything is said.
+            first = [(share, await self._read(share)) for share in self._shares]
+            begin()
+            for share, replay in first:
+                await self._replay(share, replay)
+            # While one shard was replayed, another may have gone too far ahead to collect.
+            while behind := [share for share in self._shares if share.has_overflowed]:
                 for share in behind:
-                    await self._replay(share, begin)
-                # While one shard was replayed, another may have gone too far ahead to collect.
-                behind = [share for share in self._shares if share.has_overflowed]
+                    await self._replay(share, await self._read(share))
         except BaseException:
             for room in rooms:
                 self._edge.fanout.leave(self._connection, room)
             raise
         for share in self._shares:
             self._send(share.shard.name, share.late())
-            self._vector.advance(share.shard.name, share.reached)
+            # The sink has heard the shard as far (Replay.reached): what goes out from now on must
+            # not carry a cursor behind what this client has.
+            self._edge.fanout.vector.advance(share.shard.name, share.reached)
         for room in rooms:
             self._edge.fanout.go_live(self._connection, room)
 
@@ -140,24 +144,26 @@ class Resumption:
             share.waiting[room] = await self._edge.fanout.wait(self._connection, room)
         self._shares = list(by_shard.values())
 
-    async def _replay(self, share: _Share, begin: Callable[[], None]) -> None:
-        is_complete = False
-        while not is_complete:
-            for waiting in share.waiting.values():
-                waiting.clear()
-            replay = await share.shard.read(share.rooms, share.reached, PAGE_BYTES)
-            if replay.holes:
-                raise Hole(replay.holes)
-            if self._connection.is_closed:
-                raise Refused(RefusalCode.OVERLOADED, "the client went away")
-            if not self._is_begun:
-                self._is_begun = True
-                begin()
+    async def _read(self, share: _Share) -> Replay:
+        """Read the next page; what the rooms collected before comes with it."""
+        for waiting in share.waiting.values():
+            waiting.clear()
+        replay = await share.shard.read(share.rooms, share.reached, PAGE_BYTES)
+        if replay.holes:
+            raise Hole(replay.holes)
+        if self._connection.is_closed:
+            raise Refused(RefusalCode.OVERLOADED, "the client went away")
+        return replay
+
+    async def _replay(self, share: _Share, replay: Replay) -> None:
+        """Send *replay*, and all pages after it at the pace of the client."""
+        while True:
             self._send(share.shard.name, replay.entries)
             share.reached = replay.reached
-            is_complete = replay.is_complete
-            if not is_complete:
-                await self._connection.transport.drained()
+            if replay.is_complete:
+                return
+            await self._connection.transport.drained()
+            replay = await self._read(share)
 
     def _send(self, shard: ShardName, entries: Sequence[Entry]) -> None:
         packets: list[bytes] = []

@@ -287,9 +287,10 @@ class Router:
         Check that *connection* may be in *room*.
 
         Raises:
-            Refused: FORBIDDEN, RESERVED_ROOM, ACCESS_UNAVAILABLE.
+            Refused: FORBIDDEN, RESERVED_ROOM, ACCESS_UNAVAILABLE; OVERLOADED if it went away.
         """
-        assert connection.identity is not None
+        if connection.identity is None:
+            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         asked = self._edge.access.check(connection.identity, room, Right.JOIN)
         if inspect.isawaitable(asked):
             await asked

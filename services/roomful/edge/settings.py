@@ -9,6 +9,7 @@ comma separated in the environment. docs/settings.md is generated from the comme
 
 from __future__ import annotations
 
+import math
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -111,7 +112,7 @@ def load_settings(
         values |= _from_file(file, problems)
     values |= _from_environment(environment, problems)
     values |= overrides
-    if values.get("dev") in (True, "true", "1"):
+    if str(values.get("dev")).lower() in ("true", "1"):
         values = _DEV_DEFAULTS | values
     settings: Settings | None = _build(Settings, "", values, problems)
     if settings is not None:
@@ -148,12 +149,12 @@ def _contradictions(settings: Settings) -> list[str]:
     if not 0 <= settings.port <= 65535:
         problems.append(f"port {settings.port} is not between 0 and 65535")
     problems += [
-        f"{name} has to be above 0"
+        f"{name} has to be a number of seconds above 0"
         for name in ("ping_interval_s", "ping_timeout_s", "recovery_window_s")
-        if getattr(settings, name) <= 0
+        if not 0 < getattr(settings, name) < math.inf
     ]
-    if settings.drain_window_s < 0:
-        problems.append("drain_window_s has to be 0 or more")
+    if not 0 <= settings.drain_window_s < math.inf:
+        problems.append("drain_window_s has to be a number of seconds, 0 or more")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         problems.append(f"log_level {settings.log_level!r}: debug, info, warning or error")
     if settings.log_format not in ("text", "json"):

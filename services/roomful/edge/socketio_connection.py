@@ -109,7 +109,7 @@ class SocketIoConnection(Connection):
     def on_upgraded(self) -> None:
         """The WebSocket carries the session from now on."""
         for room in self.rooms:
-            self.edge.fanout.go_live(self, room)
+            self.edge.fanout.move(self, room)
 
     def _event(self, event: Event) -> None:
         try:
@@ -206,6 +206,8 @@ class SocketIoConnection(Connection):
         """Take up the session of *record*; False if it cannot be, with the rooms that lack."""
         self.edge.replace(record)
         refused = await self.edge.sign_in.rooms_refused(self, record)
+        if self.is_closed:
+            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         for room in refused:
             del record.rooms[room]
         self.record = record

@@ -195,7 +195,7 @@ class Shard(Protocol):
         """Send an event to the room now, or never."""
 
     async def hold(self, room: RoomId) -> None:
-        """Hear *room* from now on; on return nothing later is missed."""
+        """Hear *room* from now on; on return nothing later is missed. Raising, it is not held."""
 
     def release(self, room: RoomId) -> None:
         """No longer hear *room*."""
