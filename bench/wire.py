@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
+from functools import cache
 
 import msgspec
 
@@ -50,6 +51,11 @@ class ProtocolFault(Exception):
     """The server said something that a client of this protocol must not hear."""
 
 
+@cache
+def _pad(size: int) -> int:
+    return int.from_bytes((_MASK * (size // 4 + 1))[:size], "big")
+
+
 def build_frame(payload: bytes) -> bytes:
     """Build the client's WebSocket text frame around *payload*, masked."""
     size = len(payload)
@@ -59,8 +65,7 @@ def build_frame(payload: bytes) -> bytes:
         head = b"\x81\xfe" + size.to_bytes(2, "big")
     else:
         head = b"\x81\xff" + size.to_bytes(8, "big")
-    pad = (_MASK * (size // 4 + 1))[:size]
-    masked = int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")
+    masked = int.from_bytes(payload, "big") ^ _pad(size)
     return head + _MASK + masked.to_bytes(size, "big")
 
 
