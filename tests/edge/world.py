@@ -164,6 +164,7 @@ class World:
         upgrades: bool = False,
         page_messages: int = 1_000,
         kept: int = 10_000,
+        has_zombies: bool = False,
     ) -> None:
         """
         Make the edges and the client; nothing is connected.
@@ -174,6 +175,7 @@ class World:
             upgrades: the client begins on polling.
             page_messages: how many a replay reads at a time.
             kept: messages that a room's log keeps.
+            has_zombies: an edge may not know that its connection is gone when the client is back.
         """
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ClockLoop)
@@ -203,6 +205,7 @@ class World:
         for edge in self.edges:
             edge.start()
         self.lines = [line for edge in self.edges for line in edge.shards.values()]
+        self.has_zombies = has_zombies
         self.client = Client(self, upgrades=upgrades)
         self._count = 0
 
@@ -281,6 +284,8 @@ class Client:
         """Connect to the edge of that number, and resume if there is something to resume."""
         if self._connection is not None:
             return
+        if not self._world.has_zombies:
+            self.notice()
         self._edge = self._world.edges[edge]
         self._is_signed_in = False
         self._replayed = {}
@@ -306,7 +311,7 @@ class Client:
             connection.on_text(b'2%d["join-room","%b"]' % (len(self._asked) - 1, room.encode()))
 
     def cut(self) -> None:
-        """Lose the connection with all that is unread; the edge does not know yet."""
+        """Lose the connection with all that is unread; the edge need not know yet."""
         if self._connection is not None:
             self._dead.append(self._connection)
             self._connection = None

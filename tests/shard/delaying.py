@@ -278,11 +278,10 @@ class DelayingShard:
         return await self._memory.members(room)
 
     async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
-        """Keep a copy of *record*, as it is now, a while later."""
-        data = msgspec.msgpack.encode(record)
-        await self._gate()
-        copy = msgspec.msgpack.decode(data, type=SessionRecord)
+        """Keep a copy of *record*, as it is now; the answer takes its time."""
+        copy = msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=SessionRecord)
         await self._memory.save_session(copy, ttl_s)
+        await self._gate()
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give a copy of the record."""
