@@ -20,7 +20,7 @@ from roomful.edge.sign_in import not_allowed
 from roomful.protocol import socketio
 from roomful.protocol.engineio import Binary
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
-from roomful.protocol.operations import parse_event, parse_leniently
+from roomful.protocol.operations import is_clean, parse_event, parse_leniently
 from roomful.protocol.session import (
     Connect,
     Disconnect,
@@ -199,6 +199,8 @@ class SocketIoConnection(Connection):
         self.transport.send((socketio.encode_connect(record.sid, pid),))
 
     async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
+        if not is_clean(pid):
+            return None
         record = await self.edge.shard_of_session(pid).load_session(pid)
         return record if record is not None and record.user == identity.user else None
 
