@@ -220,3 +220,24 @@ async def test_page_of_an_unknown_room(shard: Shard) -> None:
     """A room that nobody wrote to has an empty history, not an error."""
     for before, after in ((None, None), (5, None), (None, 5)):
         assert await page(shard, before=before, after=after, limit=5) == Page([], None)
+
+
+@pytest.mark.parametrize("direction", ["before", "after"])
+async def test_pages_of_large_messages_are_small(site: Site, direction: str) -> None:
+    """A page fits into a client's send buffer, whatever was asked for, and none is left out."""
+    shard = await site.make(RecordingSink())
+    for number in range(5):
+        await store(shard, make_envelope("a", f"a{number}", body=b"x" * 100_000))
+    await store(shard, make_envelope("a", "a5", body=b"x" * 900_000))
+    seen: list[str] = []
+    edge: int | None = 0 if direction == "after" else None
+    while True:
+        before, after = (edge, None) if direction == "before" else (None, edge)
+        one = await page(shard, before=before, after=after, limit=100)
+        size = sum(entry.envelope.size for entry in one.entries)
+        assert len(one.entries) == 1 or size < 500_000
+        seen = names(one.entries) + seen if direction == "before" else seen + names(one.entries)
+        if one.next is None:
+            break
+        edge = one.next
+    assert seen == [f"a{number}" for number in range(6)]
