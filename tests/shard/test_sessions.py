@@ -75,19 +75,3 @@ async def test_records_are_bounded_in_bytes(site: Site) -> None:
 
     assert await shard.load_session("a") is None
     assert await shard.load_session("b") is not None
-
-
-async def test_records_are_bounded_in_bytes(site: Site) -> None:
-    """Clients in many rooms have large records: fewer of them are kept, the newest always."""
-    shard = await site.make(RecordingSink(), limits=MemoryLimits(session_bytes=100_000))
-    large = {RoomId(f"room-{number}"): number for number in range(200)}
-    for pid in "abcdef":
-        await shard.save_session(SessionRecord(pid, pid, UserId("alice"), dict(large)), 60)
-    kept = [pid for pid in "abcdef" if await shard.load_session(pid) is not None]
-    assert 1 <= len(kept) < 6
-    assert kept == list("abcdef")[-len(kept) :]
-    for pid in kept:
-        await shard.drop_session(pid)
-    for number in range(50):
-        await shard.save_session(make_record(f"small-{number}"), 60)
-    assert await shard.load_session("small-0") is not None
