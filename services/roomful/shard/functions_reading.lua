@@ -1,0 +1,207 @@
+
+-- Part two of the library (see functions.lua): reading logs, session records, publications.
+
+local ENTRY_BYTES = 400 -- what an entry takes at the edge besides its bytes (Envelope.size)
+local PEEK = 64 -- entries read at a time, over all logs
+
+-- Entries of a log as {offset, offset before it, envelope}, from *low* to *high*; numbers or signs.
+local function range(command, log, from, to, count)
+  local found = redis.call(command, log, from, to, 'COUNT', text(count))
+  for index, entry in ipairs(found) do
+    local offset, before = string.match(entry[1], '(%d+)%-(%d+)')
+    found[index] = {tonumber(offset), tonumber(before), entry[2][2]}
+  end
+  return found
+end
+
+local function from_left(log, low, count) return range('XRANGE', log, text(low), '+', count) end
+
+-- The logs that have something for the reader, each with its first entries; and the places of those
+-- that lost something it was owed. Exactly: the first entry kept names the one before it.
+local function open_logs(keys, wanted, found, now, age, seq)
+  local logs, holes, oldest = {}, {}, outdated(now, age, seq)
+  local lost, count = forgotten(now, seq), math.max(1, math.floor(PEEK / #keys))
+  for index, key in ipairs(keys) do
+    local after, newest = wanted[index], tail(found[2 * index])
+    if not newest then
+      if lost > after then holes[#holes + 1] = index - 1 end
+    elseif tonumber(newest) > after then
+      local entries = from_left(key, math.max(after, oldest) + 1, count)
+      if #entries == 0 or entries[1][2] > after then
+        holes[#holes + 1] = index - 1
+      else
+        logs[#logs + 1] = {key = key, index = index - 1, entries = entries, count = count}
+      end
+    end
+  end
+  return logs, holes
+end
+
+-- Move what was read of *logs* to *waiting*, and say up to where nothing is missing from that.
+local function gather(logs, waiting, horizon)
+  for _, log in ipairs(logs) do
+    if log.reached == nil or log.reached <= horizon then
+      local entries = log.entries or from_left(log.key, log.reached + 1, log.count)
+      log.entries, log.reached = nil, math.huge
+      for _, entry in ipairs(entries) do
+        entry[2] = log.index
+        waiting[#waiting + 1] = entry
+      end
+      if #entries == log.count then log.reached = entries[#entries][1] end
+    end
+  end
+  local complete = math.huge
+  for _, log in ipairs(logs) do complete = math.min(complete, log.reached) end
+  table.sort(waiting, function(one, other) return one[1] < other[1] end)
+  return complete
+end
+
+-- The oldest entries of *logs* together, in offset order: as many as fit, but at least one.
+local function merge(logs, limit)
+  local parts, size, waiting, horizon = {}, 0, {}, 0
+  while true do
+    horizon = gather(logs, waiting, horizon)
+    local later = {}
+    for _, entry in ipairs(waiting) do
+      if entry[1] > horizon then
+        later[#later + 1] = entry
+      else
+        size = size + #entry[3] + ENTRY_BYTES
+        if size > limit and #parts > 0 then return parts, parts.reached end
+        parts.reached = entry[1]
+        parts[#parts + 1] =
+          '\147' .. cmsgpack.pack(entry[1]) .. cmsgpack.pack(entry[2]) .. entry[3]
+      end
+    end
+    if horizon == math.huge then return parts, nil end
+    waiting = later
+  end
+end
+
+local function read(keys, args)
+  local now, seq, refusal = now_ms(), at_term(args[1])
+  if refusal then return refusal end
+  local after, limit, age = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
+  local names, wanted, all = {}, {}, {}
+  for index, key in ipairs(keys) do
+    local tag, name = split(key)
+    names[2 * index - 1], names[2 * index] = tag .. 'b', tag .. 't:' .. name
+    wanted[index], all[index] = math.max(after, tonumber(args[index + 4])), index - 1
+  end
+  local found = get_all(names)
+  for index = 1, #names, 2 do
+    local why = closed(settle(names[index], found[index], now, false), nil, now)
+    if why then return refuse(why, (split(names[index]))) end
+  end
+  -- An offset that was never given out: nobody knows what its client has.
+  if after > seq then return {after, 0, array(0), all} end
+  local logs, holes = open_logs(keys, wanted, found, now, age, seq)
+  if #holes > 0 then return {after, 0, array(0), holes} end
+  local parts, reached = merge(logs, limit)
+  return {reached or seq, reached and 0 or 1, array(#parts) .. table.concat(parts), {}}
+end
+
+local function tails(keys, args)
+  local seq, refusal = at_term(args[1])
+  if refusal then return refusal end
+  local names = {}
+  for index, key in ipairs(keys) do
+    local tag, name = split(key)
+    names[index] = tag .. 't:' .. name
+  end
+  local offsets = get_all(names)
+  for index = 1, #keys do offsets[index] = tonumber(tail(offsets[index]) or 0) end
+  return {seq, offsets}
+end
+
+local function page(keys, args)
+  local term, before, after, count, limit, age = unpack(args)
+  local now, log = now_ms(), keys[1]
+  local seq, refusal = admit(term, (split(log)), nil, now)
+  if refusal then return refusal end
+  local low = math.max(tonumber(after) or 0, outdated(now, tonumber(age), seq)) + 1
+  local high = before == '' and '+' or text(before - 1)
+  local is_forward, chosen, size, is_more = after ~= '', {}, 0, false
+  if high ~= '+' and tonumber(high) < low then return {0, array(0)} end
+  repeat
+    local entries
+    if is_forward then
+      entries = range('XRANGE', log, text(low), high, PEEK)
+    else
+      entries = range('XREVRANGE', log, high, text(low), PEEK)
+    end
+    for _, entry in ipairs(entries) do
+      size = size + #entry[3] + ENTRY_BYTES
+      is_more = #chosen == tonumber(count) or size > tonumber(limit) and #chosen > 0
+      if is_more then break end
+      chosen[#chosen + 1] = entry
+      if is_forward then low = entry[1] + 1 else high = text(entry[1] - 1) end
+    end
+  until is_more or #entries < PEEK
+  local parts = {}
+  for index, entry in ipairs(chosen) do
+    local place = is_forward and index or #chosen + 1 - index
+    parts[place] = '\146' .. cmsgpack.pack(entry[1]) .. entry[3]
+  end
+  return {is_more and chosen[#chosen][1] or 0, array(#parts) .. table.concat(parts)}
+end
+
+-- Session records --------------------------------------------------------------------------------
+
+local function save_session(keys, args)
+  local term, version, record, ttl = unpack(args)
+  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  if refusal then return refusal end
+  redis.call('SET', keys[1], record, 'PX', ttl)
+  return 1
+end
+
+local function load_session(keys, args)
+  local _, refusal = admit(args[1], (split(keys[1])), nil, now_ms())
+  return refusal or redis.call('GET', keys[1])
+end
+
+local function drop_session(keys, args)
+  local _, refusal = admit(args[1], (split(keys[1])), args[2], now_ms())
+  return refusal or redis.call('DEL', keys[1])
+end
+
+-- For all edges ----------------------------------------------------------------------------------
+
+-- Who hears it has heard all of the shard up to the offset in it.
+local function canary(_, args)
+  local seq, refusal = at_term(args[1])
+  if refusal then return refusal end
+  local words = '\147\2' .. cmsgpack.pack(seq) .. cmsgpack.pack(args[3])
+  redis.call('PUBLISH', 'roomful:canary:' .. args[2], words)
+  return seq
+end
+
+local function control(_, args)
+  local _, refusal = at_term(args[1])
+  return refusal or redis.call('PUBLISH', 'roomful:control', args[2])
+end
+
+-- Keep the newest topology; the answer is the one kept, and only a newer one is announced.
+local function set_topology(_, args)
+  local generation = tonumber(redis.call('HGET', TOPOLOGY, 'generation') or 0)
+  if tonumber(args[1]) <= generation then return generation end
+  redis.call('HSET', TOPOLOGY, 'generation', args[1], 'document', args[2])
+  redis.call('PUBLISH', 'roomful:topology', args[2])
+  return tonumber(args[1])
+end
+
+local function topology()
+  return redis.call('HMGET', TOPOLOGY, 'generation', 'document')
+end
+
+register('roomful_v1_read', read, 'no-writes')
+register('roomful_v1_tails', tails, 'no-writes')
+register('roomful_v1_page', page, 'no-writes')
+register('roomful_v1_save_session', save_session)
+register('roomful_v1_load_session', load_session, 'no-writes')
+register('roomful_v1_drop_session', drop_session, 'allow-oom')
+register('roomful_v1_canary', canary, 'allow-oom')
+register('roomful_v1_control', control, 'allow-oom')
+register('roomful_v1_set_topology', set_topology, 'allow-oom')
+register('roomful_v1_topology', topology, 'no-writes')
