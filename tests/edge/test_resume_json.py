@@ -118,9 +118,6 @@ def test_a_cursor_that_is_none_of_ours(cursor: str) -> None:
     run(check())
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="rooms that are joined and not named stay live during the replay"
-)
 def test_a_cursor_never_passes_what_is_still_to_come() -> None:
     """Whatever the client hears while its replay is under way: cut there, nothing is lost."""
 
@@ -144,9 +141,6 @@ def test_a_cursor_never_passes_what_is_still_to_come() -> None:
     run(check())
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="a resume that is refused leaves the rooms it began with unheard"
-)
 @pytest.mark.parametrize("fault", ["a room that is not allowed", "a client that does not read"])
 def test_a_resume_that_is_refused_changes_nothing(fault: str) -> None:
     """The client is told, and hears its rooms as before: its own, and those it had joined."""

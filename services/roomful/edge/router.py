@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from roomful.edge.connection import Answer, Connection
+from roomful.edge.connection import Answer, Connection, close_code_of
 from roomful.edge.encoding import Wire, page_json
 from roomful.edge.envelopes import (
     build_direct,
@@ -61,6 +61,14 @@ class _StoredBody(msgspec.Struct, gc=False):
     id: str
     offset: int
     timestamp: int
+
+
+class _BrokenOff(Exception):
+    """A replay ended in the middle because of *refused*."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused)
+        self.refused = refused
 
 
 class _Handlers(dict[type, Handler]):
@@ -372,7 +380,13 @@ class Router:
     ) -> None:
         if connection.wire is not Wire.JSON:
             raise Refused(RefusalCode.UNKNOWN_EVENT, "resume is for plain JSON clients")
-        recovered, holes = await self._take_up(connection, op)
+        try:
+            recovered, holes = await self._take_up(connection, op)
+        except _BrokenOff as broken:
+            # Some of it may have been sent: only a new connection can take up from there.
+            connection.refuse(token, op.wire_name, broken.refused)
+            connection.close(close_code_of(broken.refused), broken.refused.sentence)
+            return
         if token is not None:
             rooms = [room for room in connection.rooms if not room.startswith("user:")]
             connection.reply(
@@ -384,22 +398,39 @@ class Router:
     async def _take_up(self, connection: Connection, op: Resume) -> tuple[bool, list[str]]:
         """Join the rooms and replay; what was heard live since the sign-in is not sent again."""
         fanout, own = self._edge.fanout, user_room(connection.user)
-        names = {RoomId(name) for name in op.rooms} | {own}
+        new = {RoomId(name) for name in op.rooms} - connection.rooms.keys()
+        await self._join_all(connection, new)
         heard: dict[RoomId, range] = {}
-        for room in names & connection.rooms.keys():
+        # All rooms wait: one that stayed live would carry a cursor past what is still to come.
+        for room in connection.rooms.keys() - new:
             position = self._edge.shard_of(room).position()
             heard[room] = range(connection.rooms[room] + 1, position + 1)
             fanout.leave(connection, room)
-        for room in names - connection.rooms.keys():
-            await self.join(connection, room, is_live=False)
+        # A joined room that is not named is owed only what is newer than its join.
+        named = {RoomId(name) for name in op.rooms} | {own}
+        rooms = {room: 0 if room in named else at for room, at in connection.rooms.items()}
         try:
             resumption = Resumption(self._edge, connection, op.cursor, heard)
-            await resumption.run(dict.fromkeys(names, 0), lambda: None)
+            await resumption.run(rooms, lambda: None)
         except Hole as hole:
-            for room in names:
+            for room in rooms:
                 await fanout.enter(connection, room)
             return False, [room for room in hole.rooms if room != own]
+        except Refused as refused:
+            raise _BrokenOff(refused) from refused
         return True, []
+
+    async def _join_all(self, connection: Connection, rooms: set[RoomId]) -> None:
+        """Join *rooms*, not live yet, or none of them."""
+        joined: list[RoomId] = []
+        try:
+            for room in rooms:
+                await self.join(connection, room, is_live=False)
+                joined.append(room)
+        except Refused:
+            for room in joined:
+                await self.leave(connection, room)
+            raise
 
 
 def _members(members: Members) -> dict[str, object]:
