@@ -19,6 +19,7 @@ STOCK_CLIENT := tests/clients_js/node_modules/.stamp
 
 # Programs that tests start; scripts/tools.sh installs them where that is possible.
 CLIENT_TOOLS := chromium
+SERVER_TOOLS := redis-server
 
 ##@ Use
 .PHONY: help
@@ -36,7 +37,7 @@ run: $(VENV)/.run.stamp ## Start the server with its demo page on PORT (8080); n
 test: test-python test-clients ## Run all tests (in a part of them: test-python, test-clients)
 
 .PHONY: test-python
-test-python: $(VENV)/.dev.stamp $(STOCK_CLIENT)
+test-python: $(VENV)/.dev.stamp $(STOCK_CLIENT) server-tools
 	@echo "== pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -110,6 +111,10 @@ $(VENV)/.dev.stamp: $(VENV)/.run.stamp requirements/dev.txt
 	@echo "installing packages into $*/node_modules"
 	@$(NPM) --prefix $* ci --loglevel=error >/dev/null
 	@touch $@
+
+.PHONY: server-tools
+server-tools:
+	@scripts/tools.sh $(SERVER_TOOLS)
 
 .PHONY: client-tools
 client-tools:
