@@ -21,7 +21,7 @@ from pathlib import Path
 
 from functions.calls import Calls
 
-__all__ = ["EPOCH_S", "PRODUCTS", "RunningServer", "serving"]
+__all__ = ["EPOCH_S", "PRODUCTS", "RunningServer", "free_port", "serving"]
 
 PRODUCTS = tuple(name for name in ("redis-server", "valkey-server") if shutil.which(name))
 """The servers this machine has; the tests run on each."""
@@ -121,7 +121,8 @@ class RunningServer:
         new.replace(self._clock)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port that nobody listens on."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
@@ -132,7 +133,7 @@ def _free_port() -> int:
 def serving(product: str, directory: Path, *options: str) -> Iterator[RunningServer]:
     """Run *product* (a name of PRODUCTS) with *options* in *directory*."""
     directory.mkdir(parents=True, exist_ok=True)
-    running = RunningServer(product, _free_port(), directory, options)
+    running = RunningServer(product, free_port(), directory, options)
     try:
         running.start()
         yield running

@@ -1,10 +1,11 @@
 #!lua name=roomful
 -- What a shard on Redis does by itself: every rule that two edges could break between them.
 --
--- Arguments, replies and keys are in docs/adr/0007-function-library.md. A function's name has the
--- version of its signature and VERSION is that of this text, so that edges and shards can be
--- upgraded apart: a changed signature gets a new name, and the old one stays for a release.
--- Callers declare the one key of a room or session that they mean; others derive from it.
+-- A function's name has the version of its signature and VERSION is that of this text, so that
+-- edges and shards can be upgraded apart: a changed signature gets a new name, the old one stays
+-- for a release. Signatures and replies are where the functions are registered; the reasons are in
+-- docs/adr/0007-function-library.md. Callers declare the one key of each room, session or bucket
+-- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
 -- The library is this file, functions_reading.lua and functions_presence.lua, joined.
 local VERSION = 1
@@ -345,10 +346,31 @@ local function register(name, callback, ...)
   redis.register_function({function_name = name, callback = callback, flags = {...}})
 end
 
+-- What a call is refused with as a whole is an error reply that begins with ROOMFUL: STALE_TERM
+-- term, and of a call about a bucket MOVED version to, FROZEN retry_ms or VERSION version, with the
+-- tag of the bucket behind it. Offsets in replies are integers.
+
 register('roomful_version', function() return VERSION end, 'no-writes')
+
+-- shard, term -> {term, newest offset}; WRONG_SHARD, BAD_TERM. Repeating it changes nothing.
 register('roomful_v1_take_term', take_term)
+
+-- KEYS {b}b...; term, version -> the records after it. Only what is NONE becomes OWNED.
 register('roomful_v1_claim', claim)
+
+-- KEYS {b}b... -> the records, as they come to now.
 register('roomful_v1_buckets', buckets, 'no-writes')
+
+-- KEYS {b}b; term, version, migration, to, hold_ms -> the record; BUCKET record.
 register('roomful_v1_freeze', freeze, 'allow-oom')
+
+-- KEYS {b}b; term, migration -> the record.
 register('roomful_v1_thaw', thaw, 'allow-oom')
+
+-- KEYS {b}l:room... (each room once is best); term, keep, age_ms, window_ms, outbox (entries, 0 is
+-- off), is_required (1: LAGGING when the outbox is full; 0: it loses its oldest), then for each key
+-- version, count, and count times identity ('' or bytes of user:user id), timestamp, envelope
+-- -> for each message its offset; or as a string 'offset timestamp' of the first one with that
+-- identity; or 'MOVED version to', 'FROZEN retry_ms', 'VERSION version', 'LAGGING', 'ERROR words'.
+-- Publishes on r:room the MessagePack [0, offset before, [[offset, envelope], ...]].
 register('roomful_v1_publish', publish)

@@ -199,7 +199,8 @@ end
 local function fate(people, now)
   local key = split(people) .. 'b'
   local state = settle(key, redis.call('GET', key), now, true).state
-  return state == 'OWNED' and 'go' or (state == 'FROZEN' or state == 'IMPORTING') and 'wait' or 'forget'
+  if state == 'OWNED' then return 'go' end
+  return (state == 'FROZEN' or state == 'IMPORTING') and 'wait' or 'forget'
 end
 
 local function sweep_edges(now, budget, grace, limit)
@@ -252,8 +253,8 @@ end
 
 -- Whoever calls it does the shard's housekeeping, at most *budget* steps of each kind.
 local function sweep(_, args)
-  local term, budget, grace, limit = args[1], tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local _, refusal = at_term(term)
+  local budget, grace, limit = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
+  local _, refusal = at_term(args[1])
   if refusal then return refusal end
   local now = now_ms()
   sweep_edges(now, budget, grace, limit)
@@ -263,11 +264,30 @@ local function sweep(_, args)
   return (is_due or redis.call('EXISTS', DEAD) == 1) and 1 or 0
 end
 
+-- Casts are published on r:room as [1, event, body, except_user or nil, is_volatile].
+
+-- KEYS {b}p:room; term, version, edge, connection, user, status, limit (above it joins are not
+-- told), shown (above it members are not named) -> {newest offset, count, user, status, ...};
+-- NO_LEASE.
 register('roomful_v1_join', join)
+
+-- KEYS {b}p:room; term, version, edge, connection, user, grace_ms, limit -> 1, or 0: was not there.
 register('roomful_v1_leave', leave, 'allow-oom')
+
+-- KEYS {b}p:room; term, version, user, status -> 1, or 0: was not there. Tells nobody.
 register('roomful_v1_set_status', set_status)
+
+-- KEYS {b}p:room; term, limit -> {count, user, status, ...}.
 register('roomful_v1_members', members, 'no-writes')
+
+-- term, edge, is_new (1 or 0), ttl_ms, about -> 1; LEASE_TAKEN, NO_LEASE.
 register('roomful_v1_lease', lease, 'allow-oom')
+
+-- term, edge -> 1, or 0: there was none.
 register('roomful_v1_end_lease', end_lease, 'allow-oom')
+
+-- -> {edge, about, ...} of those whose lease runs.
 register('roomful_v1_edges', edges, 'no-writes')
+
+-- term, budget, grace_ms, limit -> 1 if more is to be done now, else 0. For any edge, each second.
 register('roomful_v1_sweep', sweep, 'allow-oom')

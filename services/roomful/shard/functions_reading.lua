@@ -195,13 +195,35 @@ local function topology()
   return redis.call('HMGET', TOPOLOGY, 'generation', 'document')
 end
 
+-- KEYS {b}l:room...; term, after, limit_bytes, age_ms, each room's join offset
+-- -> {reached, is_complete, MessagePack [[offset, place of the room in KEYS, envelope], ...],
+-- {places of rooms with a hole}}; with a hole there are no entries.
 register('roomful_v1_read', read, 'no-writes')
+
+-- KEYS {b}l:room...; term -> {newest offset, {each room's newest offset, 0 if it has none}}.
 register('roomful_v1_tails', tails, 'no-writes')
+
+-- KEYS {b}l:room; term, before ('': none), after, count, limit_bytes, age_ms
+-- -> {next (0: no more), MessagePack [[offset, envelope], ...]}, oldest first.
 register('roomful_v1_page', page, 'no-writes')
+
+-- KEYS {b}o:pid; term, version, record, ttl_ms -> 1.
 register('roomful_v1_save_session', save_session)
+
+-- KEYS {b}o:pid; term -> the record or nil.
 register('roomful_v1_load_session', load_session, 'no-writes')
+
+-- KEYS {b}o:pid; term, version -> how many there were.
 register('roomful_v1_drop_session', drop_session, 'allow-oom')
+
+-- term, edge, token -> newest offset. Publishes on roomful:canary:edge [2, newest offset, token].
 register('roomful_v1_canary', canary, 'allow-oom')
+
+-- term, payload -> how many heard it. Publishes on roomful:control.
 register('roomful_v1_control', control, 'allow-oom')
+
+-- generation, document -> the generation kept. Publishes a newer document on roomful:topology.
 register('roomful_v1_set_topology', set_topology, 'allow-oom')
+
+-- -> {generation, document}, as strings or nil.
 register('roomful_v1_topology', topology, 'no-writes')
