@@ -193,6 +193,19 @@ async def test_bodies_that_are_refused(api: httpx.AsyncClient, body: bytes) -> N
     assert (await api.get("/api/rooms/refused/history")).json() == before
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/rooms/r/events", {"data": 1, "userId": "a\nb"}),
+        ("/api/users/u/messages", {"content": 1, "from": "a\x7fb"}),
+    ],
+)
+async def test_senders_that_cannot_be(api: httpx.AsyncClient, path: str, body: Any) -> None:
+    """A sender's name is a user's: without control characters."""
+    response = await api.post(path, json=body)
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+
+
 @pytest.mark.parametrize("event", ["connect", "user-joined", "direct-message", "roomful:x"])
 async def test_reserved_events(api: httpx.AsyncClient, event: str) -> None:
     """A backend cannot say what only the server says."""

@@ -215,7 +215,7 @@ class Api:
         if body.event != "message":
             check_event_name(body.event)
         check_content(body.data)
-        sender = UserId(body.user_id)
+        sender = _sender(body.user_id)
         if body.event == "message":
             envelope = build_message(room, sender, body.data, body.id)
         else:
@@ -231,7 +231,7 @@ class Api:
         user = self._user(request)
         body: UserMessage = await self._body(request, UserMessage)
         check_content(body.content)
-        envelope = build_direct(user_room(user), UserId(body.sender), user, body.content, body.id)
+        envelope = build_direct(user_room(user), _sender(body.sender), user, body.content, body.id)
         done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
         self._edge.router.send_direct(
             envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
@@ -330,6 +330,12 @@ class Api:
         assert expires_at is not None
         answer = {"token": token, "userId": body.user, "expiresAt": int(expires_at * 1000)}
         return _json(answer)
+
+
+def _sender(name: str) -> UserId:
+    if not is_clean(name):
+        raise Refused(RefusalCode.BAD_REQUEST, "a sender's name has no control characters")
+    return UserId(name)
 
 
 def _settle(done: asyncio.Future[Stored | Refused], outcome: Stored | Refused) -> None:
