@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from redis.exceptions import ResponseError
 
@@ -29,6 +30,20 @@ def test_members_of_a_dead_edge_leave_by_themselves(
     assert other.users() == ["bob", "carol"]
     assert other.leave("bob", "2") == 1
     assert ear.told() == [left("bob")]
+
+
+def test_a_dead_edge_takes_all_that_it_still_had(
+    server: RunningServer, edge: Edge, other: Edge
+) -> None:
+    """Of a user's connections one left in time: the others are swept all the same."""
+    for connection in ("1", "2", "3"):
+        edge.join("alice", connection)
+    edge.leave("alice", "2")
+    idle(server, other, seconds=6)
+    other.sweep()
+    idle(server, other, seconds=11)
+    other.sweep()
+    assert other.users() == []
 
 
 def test_a_dead_edge_is_swept_in_steps(
@@ -138,3 +153,17 @@ def test_a_bucket_that_is_gone_is_not_swept(
     assert other.sweep() == 0
     assert ear.told() == []
     assert [key for key in other.calls.keys() if b"gone" in key or b"edge:" in key] == []
+
+
+def test_a_user_who_came_back_elsewhere_stays(server: RunningServer, edge: Edge, ear: Ear) -> None:
+    """A grace from before the bucket was away does not end who was copied back with a link."""
+    edge.join("alice", "1")
+    edge.leave("alice", "1", GRACE_MS)
+    links = f"{bucket_of(ROOM)}c:{ROOM}"
+    edge.calls.command("SET", f"{bucket_of(ROOM)}b", "GONE 2 m1 s2")
+    edge.calls.command("HSET", links, "alice", msgspec.msgpack.encode([edge.name, "2"]))
+    edge.calls.command("SET", f"{bucket_of(ROOM)}b", "OWNED 1")
+    idle(server, edge, seconds=11)
+    edge.sweep()
+    assert edge.users() == ["alice"]
+    assert ear.told() == [joined("alice")]

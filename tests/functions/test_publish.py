@@ -271,6 +271,13 @@ def test_a_full_outbox_that_is_required_takes_nothing_new(shard: Calls) -> None:
     assert isinstance(shard.publish(Post("a", name="y"), limits=limits)[0], int)
 
 
+def test_a_required_outbox_loses_nothing_to_a_large_batch(shard: Calls) -> None:
+    """One that begins below the limit goes in whole."""
+    limits = Limits(outbox=1, is_required=True)
+    shard.store(*(Post(f"room {n}") for n in range(500)), limits=limits)
+    assert shard.command("XLEN", "roomful:outbox") == 500
+
+
 def test_a_full_outbox_that_is_not_required_loses_its_oldest(shard: Calls) -> None:
     """The archive has a hole then, which the chain of publications shows; rooms go on."""
     for n in range(400):

@@ -2,9 +2,9 @@
 -- Part three of the library (see functions.lua): who is in which room, and through which edges.
 --
 -- A room's people ('{b}p:room') are a sorted set by the number of their join; a status that is not
--- 'online' is in '{b}s:room'. A user's links ('{b}c:room') are [due, edge, connection, edge, ...]:
--- due is when the user leaves, 0 while there is a link. An edge's lease covers its links: each is
--- in the edge's own set, so that a dead edge is swept in steps of a bounded size.
+-- 'online' is in '{b}s:room'. A user's links ('{b}c:room') are [edge, connection, edge, ...]; who has
+-- none any more is in GONE by the time when the grace is over. An edge's lease covers its links: who
+-- has one is in the edge's own set, so that a dead edge is swept in steps of a bounded size.
 
 local LEASES, EDGES, DEAD, EDGE = 'roomful:leases', 'roomful:edges', 'roomful:dead', 'roomful:edge:'
 local GONE, COUNTS = 'roomful:gone', 'roomful:counts'
@@ -65,8 +65,8 @@ end
 
 -- Take the links of *edge* out (all, or that of *connection*); the user goes with the last one.
 local function unlink(people, user, links, edge, connection, grace, now, limit)
-  local left, is_there, is_found = {0}, false, false
-  for index = 2, #links, 2 do
+  local left, is_there, is_found = {}, false, false
+  for index = 1, #links, 2 do
     if links[index] == edge and (connection == nil or links[index + 1] == connection) then
       is_found = true
     else
@@ -76,14 +76,11 @@ local function unlink(people, user, links, edge, connection, grace, now, limit)
   end
   if not is_found then return 0 end
   if not is_there then redis.call('SREM', EDGE .. edge, entry_of(people, user)) end
-  if #left == 1 and grace <= 0 then
+  if #left == 0 and grace <= 0 then
     remove(people, user, now, limit)
     return 1
   end
-  if #left == 1 then
-    left[1] = now + grace
-    redis.call('ZADD', GONE, text(left[1]), entry_of(people, user))
-  end
+  if #left == 0 then redis.call('ZADD', GONE, text(now + grace), entry_of(people, user)) end
   set_links(people, user, left)
   return 1
 end
@@ -110,15 +107,14 @@ local function join(keys, args)
   if not redis.call('ZSCORE', LEASES, edge) then return refuse('NO_LEASE') end
   local links, entry = links_of(people, user), entry_of(people, user)
   if not links then
-    links = {0}
+    links = {}
     redis.call('ZADD', people, redis.call('HINCRBY', 'roomful:shard', 'joins', 1), user)
     if status ~= 'online' then redis.call('HSET', (keys_of(people)), user, status) end
     tell(people, 'user-joined', user, status, now, limit)
-  elseif links[1] ~= 0 then
-    links[1] = 0
+  elseif #links == 0 then
     redis.call('ZREM', GONE, entry)
   end
-  for index = 2, #links, 2 do
+  for index = 1, #links, 2 do
     if links[index] == edge and links[index + 1] == connection then
       return list({seq}, people, shown)
     end
@@ -232,8 +228,9 @@ local function sweep_gone(now, budget, limit)
       redis.call('ZADD', GONE, text(now + POSTPONE_MS), entry)
     else
       redis.call('ZREM', GONE, entry)
+      -- The bucket may have been away meanwhile, and the user back.
       local links = what == 'go' and links_of(people, user)
-      if links and links[1] ~= 0 then remove(people, user, now, limit) end
+      if links and #links == 0 then remove(people, user, now, limit) end
     end
   end
 end
