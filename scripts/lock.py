@@ -5,7 +5,7 @@ Each file holds every package with its version and hashes, for all platforms and
 that pyproject.toml allows, and no download address: whoever installs uses their own index.
 
     run.txt    what the server needs
-    dev.txt    that, and the groups for tests and checks
+    dev.txt    that, all extras, and the groups for tests and checks
     build.txt  the build backend, so that an install without isolation fetches nothing unpinned
 
 Versions that are there stay as long as they fit; --upgrade takes newer ones. None is younger
@@ -41,6 +41,9 @@ def read_wanted(project: dict[str, Any]) -> dict[str, list[str]]:
     groups = project["dependency-groups"].values()
     # A line that is not text includes another group, and all groups are here anyway.
     extra = [line for group in groups for line in group if isinstance(line, str)]
+    extra += [
+        line for lines in project["project"]["optional-dependencies"].values() for line in lines
+    ]
     # hatchling asks for editables only when it makes an editable install.
     build = [*project["build-system"]["requires"], "editables"]
     return {"run": run, "dev": [*run, *extra], "build": build}
