@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from roomful.cluster.cursor import ShardName, decode_cursor, encode_cursor
 from roomful.cluster.placement import BUCKETS, bucket_of, place
 from roomful.cluster.topology import (
+    MAX_ACKS,
     MAX_COUNT,
     MAX_SHARDS,
     MAX_TERM,
@@ -56,6 +57,8 @@ def topologies(draw: st.DrawFn) -> Topology:
         shards=shards,
         buckets=tuple(owners[bucket % len(owners)] for bucket in range(BUCKETS)),
         versions=tuple(versions[bucket % len(versions)] for bucket in range(BUCKETS)),
+        acks=draw(st.integers(0, MAX_ACKS)),
+        is_fsynced=draw(st.booleans()),
     )
 
 
@@ -128,6 +131,20 @@ def test_the_higher_generation_is_newer(one: int, other: int) -> None:
 
     assert first.newer_than(second) == (one > other)
     assert first.newer_than(None)
+
+
+def test_a_new_cluster_says_what_an_ack_means() -> None:
+    """By default the primary alone; edges and controller read the same number."""
+    assert (two_shards().acks, two_shards().is_fsynced) == (0, False)
+    durable = first_topology({A: record(7001)}, acks=2, is_fsynced=True)
+    assert (durable.acks, durable.is_fsynced) == (2, True)
+
+
+@pytest.mark.parametrize("acks", [-1, MAX_ACKS + 1])
+def test_an_odd_number_of_acks_is_refused(acks: int) -> None:
+    """Nobody waits for that many."""
+    with pytest.raises(BadTopology, match=f"acks {acks} is not 0 to {MAX_ACKS}"):
+        first_topology({A: record(7001)}, acks=acks)
 
 
 def test_a_new_cluster_is_placed_evenly() -> None:

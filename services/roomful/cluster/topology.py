@@ -20,6 +20,7 @@ from roomful.cluster.placement import BUCKETS, UNPLACED, bucket_of, place
 from roomful.protocol.errors import RoomfulError
 
 __all__ = [
+    "MAX_ACKS",
     "MAX_COUNT",
     "MAX_SHARDS",
     "MAX_TERM",
@@ -37,6 +38,9 @@ MAX_TERM: Final = 2**13 - 1
 
 MAX_COUNT: Final = 2**53 - 1
 """The highest generation and version, for the same reason."""
+
+MAX_ACKS: Final = 8
+"""More than anyone waits for; a number above it is a mistake."""
 
 MAX_SHARDS: Final = 120
 """So many always fit in a cursor, whatever their names and offsets."""
@@ -98,6 +102,13 @@ class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
     """The owner of each bucket."""
     versions: tuple[int, ...]
     """The version of each bucket, from 1; grows by each change of its record on a shard."""
+    acks: int = 0
+    """
+    How many replicas have a message before its sender hears that it is stored (W); 0: none.
+    Edges wait for so many, and a failover is safe because the controller counts on it.
+    """
+    is_fsynced: bool = False
+    """Whether the primary and these replicas have it on disk by then, not only in memory."""
 
     def __post_init__(self) -> None:
         faults = list(_faults(self))
@@ -117,7 +128,9 @@ class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(bucket for bucket, owner in enumerate(self.buckets) if owner == shard)
 
 
-def first_topology(shards: Mapping[ShardName, ShardRecord]) -> Topology:
+def first_topology(
+    shards: Mapping[ShardName, ShardRecord], *, acks: int = 0, is_fsynced: bool = False
+) -> Topology:
     """
     Give the topology of a new cluster: all buckets placed on *shards*, all at version 1.
 
@@ -126,7 +139,8 @@ def first_topology(shards: Mapping[ShardName, ShardRecord]) -> Topology:
     """
     if not shards:
         raise BadTopology(["there are no shards"])
-    return Topology(1, shards, place(shards, UNPLACED), (1,) * BUCKETS)
+    owners = place(shards, UNPLACED)
+    return Topology(1, shards, owners, (1,) * BUCKETS, acks, is_fsynced)
 
 
 def encode_topology(topology: Topology) -> bytes:
@@ -157,6 +171,8 @@ _decoder: Final = msgspec.json.Decoder(Topology)
 def _faults(topology: Topology) -> Iterator[str]:
     if not 1 <= topology.generation <= MAX_COUNT:
         yield f"generation {topology.generation} is not 1 to 2**53 - 1"
+    if not 0 <= topology.acks <= MAX_ACKS:
+        yield f"acks {topology.acks} is not 0 to {MAX_ACKS}"
     yield from _shard_faults(topology.shards)
     yield from _address_faults(topology.shards)
     yield from _bucket_faults(topology)
