@@ -59,11 +59,16 @@ class Member:
     heard: list[bytes] = field(default_factory=list)
     out: bytes | None = None
     on_queue: Callable[[], None] = lambda: None
+    interrupted: list[bool] = field(default_factory=list)
 
     @property
     def outbox(self) -> Member | None:
         """Where frames go."""
         return self if self.carrier is Carrier.SOCKET else None
+
+    def interrupt(self, *, can_resume: bool) -> None:
+        """Remember it."""
+        self.interrupted.append(can_resume)
 
     def flush(self) -> None:
         """Hear the frames of the batch."""
@@ -333,6 +338,32 @@ async def test_a_room_that_cannot_be_held_is_not_kept(hall: Hall) -> None:
     member = await hall.add(Member())
     hall.deliver("r")
     assert len(member.heard) == 1
+
+
+async def test_who_heard_what_a_shard_no_longer_has_is_closed(hall: Hall) -> None:
+    """Only members of the rooms named, and only those who heard it live."""
+    member = await hall.add(Member(), "r")
+    other = await hall.add(Member(), "s")
+    hall.fanout.lose(SHARD, [RoomId("r"), RoomId("never")], can_resume=True)
+    assert (member.interrupted, other.interrupted) == ([True], [])
+    assert hall.fanout.statistics.interrupted == 1
+
+
+async def test_who_resumes_meanwhile_reads_again(hall: Hall) -> None:
+    """What it collected is thrown away, and what comes until it has read is not collected."""
+    member = Member()
+    waiting = await hall.fanout.wait(member, RoomId("r"))
+    hall.deliver("r")
+    hall.fanout.lose(SHARD, [RoomId("r")], can_resume=True)
+    hall.deliver("r")
+    assert (waiting.entries, waiting.has_overflowed, member.interrupted) == ([], True, [])
+
+
+async def test_cursors_follow_a_quiet_shard(hall: Hall) -> None:
+    """Nothing was said, but it is known that nothing was said; they never go back."""
+    hall.fanout.reach(SHARD, 41)
+    hall.fanout.reach(SHARD, 7)
+    assert hall.fanout.vector.positions == {SHARD: 41}
 
 
 STEPS = st.lists(

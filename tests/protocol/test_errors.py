@@ -52,7 +52,14 @@ def test_close_codes_are_documented() -> None:
 def test_ranges_say_whether_to_come_back() -> None:
     """Below 4500 reconnecting at once is right, from 4500 on something has to change first."""
     at_once = {code.name for code in CloseCode if 4000 <= code < 4500}
-    assert at_once == {"PING_TIMEOUT", "SLOW_CLIENT", "RESTART", "REPLACED", "UPGRADE_TIMEOUT"}
+    assert at_once == {
+        "PING_TIMEOUT",
+        "SLOW_CLIENT",
+        "RESTART",
+        "REPLACED",
+        "UPGRADE_TIMEOUT",
+        "GAP",
+    }
 
 
 @pytest.mark.parametrize(

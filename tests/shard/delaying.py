@@ -109,6 +109,12 @@ class Storage:
     def flush(self) -> None:
         """Nothing: the stream is cut into batches by who lets it go."""
 
+    def reach(self, shard: ShardName, offset: int) -> None:
+        """Nothing: the shard below is in this process."""
+
+    def lose(self, shard: ShardName, rooms: Sequence[RoomId], *, can_resume: bool) -> None:
+        """It loses nothing."""
+
     def entries(self) -> list[Entry]:
         """All that was ever stored, in offset order."""
         return [entry for item in self.stream if not isinstance(item, Cast) for entry in item[1]]

@@ -37,6 +37,9 @@ class RecordingSink:
 
     delivered: list[Heard] = field(default_factory=list)
     casts: list[Cast] = field(default_factory=list)
+    reached: int = 0
+    lost: list[tuple[RoomId, bool]] = field(default_factory=list)
+    """Rooms, and whether who is in them may resume."""
 
     def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
         """Keep the call."""
@@ -48,6 +51,15 @@ class RecordingSink:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+    def reach(self, shard: ShardName, offset: int) -> None:
+        """Keep the offset, which never falls."""
+        assert offset >= self.reached
+        self.reached = offset
+
+    def lose(self, shard: ShardName, rooms: Sequence[RoomId], *, can_resume: bool) -> None:
+        """Keep the call."""
+        self.lost += [(room, can_resume) for room in rooms]
 
     @property
     def entries(self) -> list[Entry]:

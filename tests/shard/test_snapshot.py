@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from roomful.shard.base import RoomId, SessionRecord, UserId
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
-from roomful.shard.snapshot import Snapshot
+from roomful.shard.snapshot import VERSION, Snapshot
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Site
 
@@ -135,7 +135,7 @@ def test_a_broken_file_is_no_snapshot(
     """Garbage, one wrong byte, or a part of a file: the shard begins anew, or is whole."""
     path = tmp_path_factory.mktemp("state") / "shard.msgpack"
     if data is None:
-        good = msgspec.msgpack.encode({"version": 1, "state": MemoryShard().dump()})
+        good = msgspec.msgpack.encode({"version": VERSION, "state": MemoryShard().dump()})
         cut %= len(good)
         data = good[:cut] + bytes([value]) + good[cut + 1 :]
         data = data[: len(good) - value % 7]
@@ -158,7 +158,7 @@ async def test_a_snapshot_of_another_version_is_none(
     """What another release wrote is not guessed at, and the log says so."""
     path = tmp_path / "shard.msgpack"
     state = (await filled()).dump()
-    path.write_bytes(msgspec.msgpack.encode({"version": 2, "state": state}))
+    path.write_bytes(msgspec.msgpack.encode({"version": VERSION + 1, "state": state}))
     shard = MemoryShard()
     assert not Snapshot(path).restore(shard)
     assert shard.position() == 0

@@ -190,6 +190,10 @@ class Connection(ABC):
         """Whether the client reads slower than it is sent to."""
         return self.transport.buffered() > 0
 
+    def interrupt(self, *, can_resume: bool) -> None:
+        """Close, because what was sent to it is not what its rooms' shard has."""
+        self.close(CloseCode.GAP, "messages were missed", can_resume=can_resume)
+
     # Answers --------------------------------------------------------------------------------
 
     @abstractmethod

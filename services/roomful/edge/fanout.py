@@ -75,6 +75,9 @@ class Listener(Protocol):
     def is_congested(self) -> bool:
         """Whether what is volatile should be dropped for it."""
 
+    def interrupt(self, *, can_resume: bool) -> None:
+        """Close it, because what it heard is not what was sent; it is told when it comes back."""
+
 
 class Waiting:
     """A resuming connection in one room: what came while its replay is under way."""
@@ -94,6 +97,12 @@ class Waiting:
             self.entries.clear()
         else:
             self.entries += entries
+
+    def overflow(self) -> None:
+        """Something is missing from what came: it has to be read again."""
+        self._size = WAITING_BYTES
+        self.has_overflowed = True
+        self.entries.clear()
 
     def clear(self) -> None:
         """What came so far will come with the next read."""
@@ -164,6 +173,8 @@ class FanoutStatistics:
     casts: int = 0
     dropped_casts: int = 0
     """Volatile events not sent to slow clients."""
+    interrupted: int = 0
+    """Connections closed because of what a shard no longer has."""
 
 
 class Fanout:
@@ -293,6 +304,21 @@ class Fanout:
         touched, self._touched = self._touched, []
         for outbox in touched:
             outbox.flush()
+
+    def reach(self, shard: ShardName, offset: int) -> None:
+        """Give out cursors from *offset* on."""
+        self.vector.advance(shard, offset)
+
+    def lose(self, shard: ShardName, rooms: Sequence[RoomId], *, can_resume: bool) -> None:
+        """Close the members of *rooms*; let those who resume read again."""
+        for room in rooms:
+            if (held := self.rooms.get(room)) is None:
+                continue
+            for waiting in (held.waiting or {}).values():
+                waiting.overflow()
+            for listener in tuple(held.members()):
+                self.statistics.interrupted += 1
+                listener.interrupt(can_resume=can_resume)
 
     def cast(self, cast: Cast) -> None:
         """Send an event that is not stored to the members of its room."""

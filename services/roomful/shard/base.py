@@ -49,8 +49,13 @@ def user_room(user: UserId) -> RoomId:
     return RoomId("user:" + user)
 
 
-class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A message as its edge made it, ready to be stored and sent."""
+class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """
+    A message as its edge made it, ready to be stored and sent.
+
+    In MessagePack, as shards on Redis keep it, an array: fields may only be added at the end, with
+    a default.
+    """
 
     room: RoomId
     event: str
@@ -73,7 +78,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         return size + sum(map(len, self.attachments)) if self.attachments else size
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A stored message: an envelope and the offset its shard gave it."""
 
     offset: int
@@ -161,7 +166,7 @@ class SessionRecord(msgspec.Struct):
 
 
 class Sink(Protocol):
-    """The edge, as a shard's stream sees it. Neither call may raise or block."""
+    """The edge, as a shard's stream sees it. No call may raise or block."""
 
     def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
         """Take new *entries* of a room that the edge holds; shard-wide in offset order."""
@@ -171,6 +176,18 @@ class Sink(Protocol):
 
     def flush(self) -> None:
         """The batch is over: send what was delivered. Until then deliveries may be held back."""
+
+    def reach(self, shard: ShardName, offset: int) -> None:
+        """Know that all up to *offset*, of the rooms that the edge holds, was delivered."""
+
+    def lose(self, shard: ShardName, rooms: Sequence[RoomId], *, can_resume: bool) -> None:
+        """
+        Know that what members of *rooms* heard is not what the shard has.
+
+        Args:
+            can_resume: entries are gone before they could be delivered; who resumes from what it
+                has is told so. Else entries were delivered that the shard lost in a failover.
+        """
 
 
 class Shard(Protocol):

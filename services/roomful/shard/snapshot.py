@@ -15,11 +15,11 @@ import msgspec
 
 from roomful.shard.memory import MemoryShard, MemoryState
 
-__all__ = ["Snapshot"]
+__all__ = ["VERSION", "Snapshot"]
 
 logger = logging.getLogger("roomful.shard")
 
-VERSION = 1
+VERSION = 2
 
 
 class _File(msgspec.Struct):
