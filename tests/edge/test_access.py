@@ -21,9 +21,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from roomful.cluster.glob import Glob
 from roomful.edge.access import AccessSettings, RoomAccess
 from roomful.edge.auth import Identity
-from roomful.edge.grants import Glob, Right, RoomGrants
+from roomful.edge.grants import Right, RoomGrants
 from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
 

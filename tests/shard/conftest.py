@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from shard.clock import ClockLoop
-from shard.site import DelayingSite, MemorySite, Site
+from shard.site import DelayingSite, JournaledSite, MemorySite, Site
 
 IMPLEMENTATIONS: Mapping[str, Callable[[Path], Site]] = {
     "memory": MemorySite,
+    "journaled": JournaledSite,
     "delaying": DelayingSite,
 }
 

@@ -11,6 +11,7 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
+from roomful.archive.embedded import EmbeddedArchive
 from roomful.shard.base import Shard, Sink
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard
@@ -19,7 +20,7 @@ from roomful.shard.snapshot import Snapshot
 from shard.clock import ClockLoop
 from shard.delaying import DelayingShard, Storage
 
-__all__ = ["DelayingSite", "MemorySite", "Site"]
+__all__ = ["DelayingSite", "JournaledSite", "MemorySite", "Site"]
 
 
 class Site(Protocol):
@@ -108,6 +109,29 @@ class MemorySite:
         """Close all shards."""
         for shard in self._shards:
             await shard.aclose()
+
+
+class JournaledSite(MemorySite):
+    """The embedded shard as `roomful serve` has it: with a journal, and rows in SQLite."""
+
+    # Mutable state: the databases made so far.
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._directory = directory
+        self._archives: list[EmbeddedArchive] = []
+
+    def _attached(self, memory: MemoryShard, sink: Sink) -> Shard:
+        archive = EmbeddedArchive(self._directory, len(self._archives))
+        archive.take_over(memory, None, LogLimits(), MemoryLimits())
+        self._archives.append(archive)
+        return super()._attached(memory, sink)
+
+    async def aclose(self) -> None:
+        """Close all shards, then their journals."""
+        await super().aclose()
+        for archive in self._archives:
+            archive.close_journal()
+            archive.close()
 
 
 class DelayingSite(MemorySite):

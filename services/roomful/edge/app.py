@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from roomful.archive.embedded import EmbeddedArchive
 from roomful.edge import conformance
 from roomful.edge.api import build_routes
 from roomful.edge.drain import drain
@@ -107,8 +109,19 @@ class EdgeServer(uvicorn.Server):
 
     # Mutable state: the drain, once a signal came.
     def __init__(self, edge: Edge) -> None:
+        """
+        Prepare to serve *edge*.
+
+        Raises:
+            ArchiveUnavailable: its messages cannot be kept where they should be.
+        """
         self._edge = edge
-        self._snapshot = Snapshot.of(edge.settings.state_dir, edge.settings.port)
+        settings = edge.settings
+        self._snapshot = Snapshot.of(settings.state_dir, settings.port)
+        self._embedded: EmbeddedArchive | None = None
+        if settings.state_dir:
+            self._embedded = EmbeddedArchive(Path(settings.state_dir), settings.port)
+            edge.archive = self._embedded.archive
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
@@ -130,16 +143,21 @@ class EdgeServer(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Run until a signal, the drain and the stop."""
         self._loop = asyncio.get_running_loop()
-        if self._snapshot is not None:
-            self._snapshot.restore(self._edge.shard)
+        if self._embedded is not None and self._snapshot is not None:
+            settings = self._edge.settings
+            self._embedded.take_over(
+                self._edge.shard, self._snapshot.take(), settings.log, settings.memory
+            )
         # What is alive now stays: it need not be looked at by every collection. And with tens of
         # thousands of live connections a full collection is a pause, so they are rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
         await super().serve(sockets)
-        if self._snapshot is not None:
+        if self._embedded is not None and self._snapshot is not None:
+            self._embedded.close_journal()
             self._snapshot.write(self._edge.shard)
+            self._embedded.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain; at the second signal stop at once."""

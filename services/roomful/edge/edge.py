@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from roomful.archive.base import Archive
 from roomful.edge.access import RoomAccess
 from roomful.edge.auth import Authenticator
 from roomful.edge.connection import Connection
@@ -84,6 +85,7 @@ class Edge:
             presence_limits=settings.presence,
             limits=settings.memory,
         )
+        self.archive: Archive | None = None
         self.fanout = Fanout(self.shard_of)
         self.shard.attach(self.fanout)
         self.router = Router(self)

@@ -2,9 +2,9 @@
 The embedded shard: rooms in this process, the default of `roomful serve`.
 
 The same rules as a shard on Redis: group commit (what arrives in one turn of the loop is one
-batch), grouped by room before offsets are given, ids kept for their window. What it cannot
-promise is to outlive the process: a graceful stop hands everything over in a snapshot
-(snapshot.py), a SIGKILL loses it (docs/adr/0002-embedded-shard.md).
+batch), grouped by room before offsets are given, ids kept for their window. With a journal a
+batch is safe from the end of the process before anybody hears of it (docs/adr/0009); a graceful
+stop also hands over what is in memory only, in a snapshot (snapshot.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -39,7 +40,7 @@ from roomful.shard.base import (
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.presence import PresenceLimits, RoomPresence
 
-__all__ = ["MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
+__all__ = ["IdKey", "Journal", "MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
 
 SWEEP_S = 1.0
 
@@ -93,6 +94,18 @@ class MemoryState(msgspec.Struct):
     sessions: list[tuple[float, SessionRecord]]
 
 
+class Journal(Protocol):
+    """Where batches are safe from the end of the process."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """
+        Write *entries*, whose offsets grow: on return all are safe, raising none is.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE, OVERLOADED.
+        """
+
+
 class MemoryShard:
     """Implements Shard in the process."""
 
@@ -115,6 +128,7 @@ class MemoryShard:
         self._offset = 0
         self._pending: list[tuple[Envelope, Settle, bool]] = []
         self._pending_bytes = 0
+        self._journal: Journal | None = None
         self._ids: dict[IdKey, Stored] = {}
         self._id_queue: deque[tuple[float, IdKey]] = deque()
         self._sessions: dict[str, tuple[float, SessionRecord, int]] = {}
@@ -133,6 +147,10 @@ class MemoryShard:
     def attach(self, sink: Sink) -> None:
         """Give the shard the one sink its stream goes to."""
         self._sink = sink
+
+    def write_to(self, journal: Journal) -> None:
+        """From now on a batch is written to *journal* before anybody hears of it."""
+        self._journal = journal
 
     # Publishing -----------------------------------------------------------------------------
 
@@ -163,19 +181,28 @@ class MemoryShard:
         # First, so that an id is free again when its window is over, however quiet the shard was.
         self._forget_ids(now)
         settled: list[tuple[Settle, Stored]] = []
-        for room, items in by_room.items():
-            entries = self._append(items, settled)
-            if entries and self._sink is not None:
-                self._sink.deliver(self._name, room, entries)
+        grouped = [(room, self._give_offsets(items, settled)) for room, items in by_room.items()]
+        if self._journal is not None:
+            try:
+                self._journal.write([entry for _, entries in grouped for entry in entries])
+            except Refused as refused:
+                self._give_up(grouped, settled, refused)
+                return
+        append, sink = self.logs.append, self._sink
+        for room, entries in grouped:
+            for entry in entries:
+                append(entry)
+            if entries and sink is not None:
+                sink.deliver(self._name, room, entries)
+            self.statistics.stored += len(entries)
         self.logs.trim(int(now * 1000))
-        statistics = self.statistics
-        statistics.batches += 1
+        self.statistics.batches += 1
         for settle, stored in settled:
             settle(stored)
-        if self._sink is not None:
-            self._sink.flush()
+        if sink is not None:
+            sink.flush()
 
-    def _append(
+    def _give_offsets(
         self,
         items: list[tuple[Envelope, Settle, bool]],
         settled: list[tuple[Settle, Stored]],
@@ -189,17 +216,29 @@ class MemoryShard:
                 settled.append((settle, first))
                 continue
             offset += 1
-            entry = Entry(offset, envelope)
-            self.logs.append(entry)
-            entries.append(entry)
+            entries.append(Entry(offset, envelope))
             stored = Stored(offset, envelope.timestamp)
             settled.append((settle, stored))
             if is_named:
                 self._ids[key] = stored
                 self._id_queue.append((self._now() + self._limits.id_window_s, key))
         self._offset = offset
-        self.statistics.stored += len(entries)
         return entries
+
+    def _give_up(
+        self,
+        grouped: list[tuple[RoomId, list[Entry]]],
+        settled: list[tuple[Settle, Stored]],
+        refused: Refused,
+    ) -> None:
+        """Refuse a batch that could not be written; its offsets are not given again."""
+        new = {entry.offset for _, entries in grouped for entry in entries}
+        self.statistics.refused += len(new)
+        # The batch's ids are the last of the queue.
+        while self._id_queue and self._ids[self._id_queue[-1][1]].offset in new:
+            del self._ids[self._id_queue.pop()[1]]
+        for settle, stored in settled:
+            settle(refused if stored.offset in new else stored)
 
     def _forget_ids(self, now: float) -> None:
         queue = self._id_queue

@@ -1,5 +1,6 @@
 """
-An embedded shard on disk between a graceful stop and the next start.
+An embedded shard on disk between a graceful stop and the next start: also what its journal does
+not keep, the sessions that clients may resume.
 
 The file is taken away as it is read: a process that is killed later must not be followed by one
 that begins from the same snapshot again and gives the same offsets to other messages.
@@ -38,22 +39,29 @@ class Snapshot:
         """Give the snapshot of the process at *port*; None if there is no directory for it."""
         return cls(Path(directory) / f"shard-{port}.msgpack") if directory else None
 
-    def restore(self, shard: MemoryShard) -> bool:
-        """Put the snapshot into *shard*, which is new, and take the file away."""
+    def take(self) -> MemoryState | None:
+        """Give what is in the file, if there is one, and take the file away."""
         try:
             data = self._path.read_bytes()
             self._path.unlink()
             file = msgspec.msgpack.decode(data, type=_File)
         except FileNotFoundError:
-            return False
+            return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             logger.warning("snapshot not readable", extra={"why": str(exc)})
-            return False
+            return None
         if file.version != VERSION:
             logger.warning("snapshot of another version", extra={"version": file.version})
+            return None
+        logger.info("snapshot taken", extra={"entries": len(file.state.entries)})
+        return file.state
+
+    def restore(self, shard: MemoryShard) -> bool:
+        """Put the snapshot into *shard*, which is new, and take the file away."""
+        state = self.take()
+        if state is None:
             return False
-        shard.restore(file.state)
-        logger.info("snapshot restored", extra={"entries": len(file.state.entries)})
+        shard.restore(state)
         return True
 
     def write(self, shard: MemoryShard) -> None:

@@ -1,0 +1,199 @@
+"""
+What an archive promises, whatever keeps it (postgres.py, sqlite.py): the one interface of both.
+
+A message is there once, by (room, shard, offset), however often it is stored. Offsets of a room
+grow, also over failovers and when its bucket moves to another shard (design.md section 7, rule
+c), so the offset alone is the order of a room and the cursor of its pages.
+
+Everything may raise ArchiveUnavailable: the database does not answer; nothing happened, or all
+of it did, and the same call may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from roomful.cluster.cursor import ShardName
+from roomful.protocol.errors import RoomfulError
+from roomful.shard.base import Entry, Page, Replay, RoomId, UserId
+
+__all__ = [
+    "PAGE_BYTES",
+    "Archive",
+    "ArchiveUnavailable",
+    "Erasure",
+    "Kept",
+    "Letter",
+    "Rule",
+    "Stored",
+    "cut_page",
+    "fitting",
+]
+
+PAGE_BYTES: Final = 256 << 10
+"""A page holds no more, as one of a hot log (shard/log.py)."""
+
+
+class ArchiveUnavailable(RoomfulError):
+    """The archive does not answer; *temporary* says whether waiting may help."""
+
+    def __init__(self, sentence: str, *, temporary: bool = True) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.temporary = temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message of the archive, with the shard it was born on."""
+
+    shard: ShardName
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Something that could not be stored, kept beside the messages so that it blocks none."""
+
+    shard: ShardName
+    offset: int
+    """Of the outbox entry or the message: the newest that is in it."""
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of a batch."""
+
+    new: int
+    """Messages that were not there before."""
+    letters: int = 0
+    """Messages that the database did not take, now dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """
+    What someone wants to be gone: exactly one of a message, a room, or what a user sent.
+
+    Also what is stored later from an outbox, if it was sent before: an erasure is remembered.
+    """
+
+    at_ms: int
+    """When it was asked for: messages with a later timestamp stay."""
+    by: str
+    """Who asked, for the audit."""
+    room: RoomId | None = None
+    offset: int | None = None
+    """With a room: only the message at this offset."""
+    user: UserId | None = None
+    """Everything that the user sent, and the whole of the user's own room."""
+
+    def __post_init__(self) -> None:
+        if (self.room is None) == (self.user is None) or (
+            self.offset is not None and self.room is None
+        ):
+            raise ValueError("an erasure names a room (and perhaps an offset in it), or a user")
+
+    @property
+    def kind(self) -> str:
+        """`message`, `room` or `user`."""
+        return "user" if self.user else "room" if self.offset is None else "message"
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether *entry* is to be gone."""
+        envelope = entry.envelope
+        if envelope.timestamp > self.at_ms:
+            return False
+        if self.user is not None:
+            return envelope.user == self.user or envelope.room == "user:" + self.user
+        return envelope.room == self.room and self.offset in (None, entry.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How long the messages of some rooms are kept; the first rule whose pattern fits counts."""
+
+    pattern: str
+    """A room's name, in which only `*` is special: any run of characters."""
+    keep_ms: int | None
+    """Milliseconds by the messages' own timestamps; None: for good."""
+
+
+class Archive(Protocol):
+    """One archive."""
+
+    async def store(self, shard: ShardName, entries: Sequence[Entry]) -> Stored:
+        """
+        Keep *entries* of *shard*, in one transaction; what is there already stays as it is.
+
+        A message that the database cannot take becomes a dead letter with the reason, and what
+        was erased is not stored again.
+        """
+
+    async def bury(self, letters: Sequence[Letter]) -> None:
+        """Keep what could not be read as messages; repeating it changes nothing."""
+
+    async def page(
+        self, room: RoomId, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        """Give a page of *room*, oldest first, as Shard.page does of the hot log."""
+
+    async def read(
+        self,
+        shard: ShardName,
+        rooms: Mapping[RoomId, int],
+        span: range,
+        limit_bytes: int,
+    ) -> Replay:
+        """
+        Give what *rooms* (with each one's join offset) got on *shard* at the offsets of *span*.
+
+        Holes are rooms of which retention may have let go something in the span; then there are
+        no entries. There is at least one entry if any; *reached* is below the end of the span.
+        """
+
+    async def erase(self, erasure: Erasure) -> int:
+        """Make what *erasure* covers gone for good, and write it down; gives how many were."""
+
+    async def retain(self, rules: Sequence[Rule], now_ms: int) -> int:
+        """Let go of what is older than its rule says; gives how many messages (or -1: unknown)."""
+
+    def export(
+        self, *, room: RoomId | None = None, user: UserId | None = None
+    ) -> AsyncIterator[Sequence[Kept]]:
+        """Give all messages, or a room's or a user's, in batches; a room's in order."""
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+
+
+def cut_page(found: Sequence[Entry], limit: int, *, is_forward: bool) -> Page:
+    """
+    Make a page of *found*: entries in reading order (newest first unless *is_forward*), of which
+    there is one more than *limit* if there is more.
+    """
+    size, count = 0, 0
+    for entry in found[:limit]:
+        size += entry.envelope.size
+        if size > PAGE_BYTES and count:
+            break
+        count += 1
+    page = found[:count]
+    following = page[-1].offset if count < len(found) else None
+    return Page(page if is_forward else page[::-1], following)
+
+
+def fitting(entries: Iterable[Entry], limit_bytes: int) -> tuple[list[Entry], bool]:
+    """Give the first of *entries* that fit into *limit_bytes*, at least one, and if that is all."""
+    size = 0
+    chosen: list[Entry] = []
+    for entry in entries:
+        size += entry.envelope.size
+        if size > limit_bytes and chosen:
+            return chosen, False
+        chosen.append(entry)
+    return chosen, True

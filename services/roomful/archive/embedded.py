@@ -1,0 +1,202 @@
+"""
+The database of one embedded shard: it goes on from there, however the last process ended.
+
+`messages-<port>.sqlite3` has the messages, `messages-<port>.journal/` those of the last second.
+
+A process holds a lock beside its database, so two never write the same rooms.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from roomful.archive.base import ArchiveUnavailable
+from roomful.archive.journal import Journal, read_file
+from roomful.archive.sqlite import SqliteArchive
+from roomful.archive.sqlite_rows import COLUMNS, connect, entry_of, insert, without_erased
+from roomful.cluster.cursor import ShardName
+from roomful.shard.base import Entry, Stored
+from roomful.shard.log import LogLimits
+from roomful.shard.memory import IdKey, MemoryLimits, MemoryShard, MemoryState
+
+__all__ = ["EmbeddedArchive"]
+
+logger = logging.getLogger("roomful.archive")
+
+PIECE: Final = 5_000
+"""Rows of one transaction: who writes too (erasing, retention) waits for no more."""
+
+
+class EmbeddedArchive:
+    """The archive and the journal of one embedded shard."""
+
+    # Mutable state: the lock, and the journal once a shard writes to it.
+    def __init__(self, directory: Path, port: int) -> None:
+        """
+        Open the database of the process at *port*; blocks.
+
+        Raises:
+            ArchiveUnavailable: another process has it, or it cannot be read or written.
+        """
+        self._path = directory / f"messages-{port}.sqlite3"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = self._path.with_suffix(".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._files = self._path.with_suffix(".journal")
+            self._files.mkdir(exist_ok=True)
+        except BlockingIOError as exc:
+            raise ArchiveUnavailable(f"another process has {self._path}", temporary=False) from exc
+        except OSError as exc:
+            raise ArchiveUnavailable(
+                f"messages cannot be kept in {directory}: {exc.strerror}; choose another "
+                "directory with --state-dir, or none with --state-dir ''",
+                temporary=False,
+            ) from exc
+        try:
+            self.archive = SqliteArchive(self._path)
+        except sqlite3.Error as exc:
+            raise ArchiveUnavailable(f"{self._path}: {exc}", temporary=False) from exc
+        self.journal: Journal | None = None
+
+    def take_over(
+        self, shard: MemoryShard, handed: MemoryState | None, log: LogLimits, limits: MemoryLimits
+    ) -> None:
+        """
+        Let *shard*, which is new, go on where the last process ended, and write here from now on.
+
+        Args:
+            handed: what that one left when it stopped with grace; with sessions, so it is better,
+                unless the database knows of something newer.
+        """
+        connection = connect(self._path)
+        try:
+            self._move_journal(connection)
+            row = connection.execute("SELECT name, newest FROM shard").fetchone()
+            if handed is not None and (row is None or _is_newest(handed, *row)):
+                self._adopt(connection, handed, row[1] if row else 0)
+                shard.restore(handed)
+            elif row is not None:
+                shard.restore(_recover(connection, *row, log=log, limits=limits))
+            else:
+                connection.execute("INSERT INTO shard VALUES (?, 0)", (shard.name,))
+        finally:
+            connection.close()
+        mover = _Mover(self._path, shard.name)
+        self.journal = Journal(self._files, mover.move, shard.position())
+        shard.write_to(self.journal)
+
+    def _move_journal(self, connection: sqlite3.Connection) -> None:
+        """Give rows to what the last process had no time for."""
+        paths = sorted(self._files.glob("*.journal"))
+        row = connection.execute("SELECT name FROM shard").fetchone()
+        for path in paths:
+            for entries in read_file(path):
+                _move(connection, ShardName(row[0]), entries)
+            path.unlink()
+        if paths:
+            logger.info("journal recovered", extra={"files": len(paths)})
+
+    def _adopt(self, connection: sqlite3.Connection, handed: MemoryState, newest: int) -> None:
+        """Keep what the database does not have of *handed*, as after an older version."""
+        connection.execute("BEGIN IMMEDIATE")
+        entries = [entry for entry in handed.entries if entry.offset > newest]
+        insert(connection, handed.name, entries)
+        connection.execute("DELETE FROM shard")
+        connection.execute("INSERT INTO shard VALUES (?, ?)", (handed.name, handed.offset))
+        connection.execute("COMMIT")
+
+    def close_journal(self) -> None:
+        """Give everything its rows; blocks. The shard is closed."""
+        if self.journal is not None:
+            self.journal.close()
+
+    def close(self) -> None:
+        """Close the database; blocks."""
+        self.archive.close()
+        self._lock.close()
+
+
+class _Mover:
+    """Gives messages their rows, in one thread."""
+
+    # Mutable state: the thread's connection, once it began.
+    def __init__(self, path: Path, shard: ShardName) -> None:
+        self._path = path
+        self._shard = shard
+        self._connection: sqlite3.Connection | None = None
+
+    def move(self, entries: Sequence[Entry]) -> None:
+        """Give *entries* their rows, in pieces."""
+        if self._connection is None:
+            self._connection = connect(self._path)
+        for first in range(0, len(entries), PIECE):
+            _move(self._connection, self._shard, entries[first : first + PIECE])
+
+
+def _move(connection: sqlite3.Connection, shard: ShardName, entries: Sequence[Entry]) -> None:
+    by_place = sorted(entries, key=lambda entry: (entry.envelope.room, entry.offset))
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        insert(connection, shard, without_erased(connection, by_place))
+        connection.execute("UPDATE shard SET newest = ?", (entries[-1].offset,))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _is_newest(handed: MemoryState, name: str, newest: int) -> bool:
+    return handed.name == name and handed.offset >= newest
+
+
+def _recover(
+    connection: sqlite3.Connection,
+    name: str,
+    newest: int,
+    *,
+    log: LogLimits,
+    limits: MemoryLimits,
+) -> MemoryState:
+    """Give the state after a process that was killed: its hot log, and the ids in it."""
+    now = time.time()
+    oldest_ms = (now - log.age_s) * 1000
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM message INDEXED BY message_offset WHERE shard = ? "  # noqa: S608
+        'ORDER BY "offset" DESC',
+        (name,),
+    )
+    entries: list[Entry] = []
+    size = lost = 0
+    for row in rows:
+        entry = entry_of(row)
+        size += entry.envelope.size
+        if entry.envelope.timestamp < oldest_ms or size > log.total_bytes:
+            lost = entry.offset
+            break
+        entries.append(entry)
+    rows.close()
+    entries.reverse()
+    ids: dict[IdKey, tuple[float, IdKey, Stored]] = {}
+    for entry in entries[-limits.ids :]:
+        envelope = entry.envelope
+        lapses_at = envelope.timestamp / 1000 + limits.id_window_s
+        if lapses_at > now:
+            key = envelope.room, envelope.user, envelope.id
+            ids.setdefault(key, (lapses_at, key, Stored(entry.offset, envelope.timestamp)))
+    logger.info("messages recovered", extra={"entries": len(entries), "newest": newest})
+    return MemoryState(
+        name=ShardName(name),
+        offset=newest,
+        forgotten=lost,
+        floors={entry.envelope.room: lost for entry in entries} if lost else {},
+        entries=entries,
+        ids=list(ids.values()),
+        sessions=[],
+    )

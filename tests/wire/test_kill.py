@@ -1,0 +1,121 @@
+"""A server that is killed: what it acknowledged is there when the next one starts."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.deadline import DEADLINE_S, within
+from support.resuming import PlainReceiver, RetryingSender, running
+from support.server import Server, claim_port, start
+from support.sio import signed_in
+from support.tokens import make_token
+
+ROOM = "lobby"
+TOKEN = make_token("alice")
+
+
+class Killed:
+    """Processes on the same state and port, each killed before the next one."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.now = start(directory)
+
+    def kill(self) -> None:
+        """End the process as the kernel does when memory is short."""
+        self.now.process.kill()
+        self.now.process.wait(DEADLINE_S)
+
+    def start(self) -> None:
+        """Start the next process."""
+        self.now = start(self._directory, port=self.now.port)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Killed]:
+    """A server that can be killed."""
+    killed = Killed(tmp_path)
+    yield killed
+    killed.now.stop()
+
+
+async def test_what_was_acked_outlives_sigkill(server: Killed) -> None:
+    """Messages, their order and offsets, the ids against doubles; new offsets are above."""
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        acks = [await client.say(ROOM, number, id=f"m{number}") for number in range(10)]
+        server.kill()
+    await asyncio.to_thread(server.start)
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        again = await client.say(ROOM, "double", id="m3")
+        newer = await client.say(ROOM, "new")
+        page = await client.call("history", {"roomId": ROOM})
+    assert again == acks[3]
+    assert newer["offset"] > acks[-1]["offset"]
+    assert [message["content"] for message in page["messages"]] == [*range(10), "new"]
+
+
+async def test_killed_again_and_again_under_load(server: Killed) -> None:
+    """
+    A sender that retries and a client that resumes over three SIGKILLs.
+
+    Everyone hears each message once and in order, and the history says the same.
+    """
+    receiver = PlainReceiver(server.now.ws_url, make_token("bob"), ROOM)
+    sender = RetryingSender(server.now.ws_url, make_token("sender"), ROOM, per_second=200)
+    async with running(receiver):
+        await within(receiver.joined.wait())
+        sending = asyncio.create_task(sender.run())
+        for _ in range(3):
+            await receiver.wait_heard(len(receiver.heard) + 50)
+            server.kill()
+            await asyncio.to_thread(server.start)
+        await receiver.wait_heard(sender.acked + 50)
+        sender.finish()
+        await within(sending)
+        await receiver.wait_heard(sender.acked)
+    expected = list(range(sender.acked))
+    assert receiver.heard == expected
+    assert receiver.recovered == [True] * 3
+    contents: list[int] = []
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        after: int | None = 0
+        while after is not None:
+            page = await client.call("history", {"roomId": ROOM, "after": after, "limit": 100})
+            contents += [message["content"] for message in page["messages"]]
+            after = page["next"]
+    assert contents == expected
+
+
+async def test_messages_get_rows_of_their_own(server: Killed) -> None:
+    """What SQL sees after a stop: every message once, and nothing left in the journal."""
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        for number in range(30):
+            await client.say(ROOM, number)
+    assert server.now.stop() == 0
+    (path,) = server.now.state.glob("messages-*.sqlite3")
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute('SELECT "offset", user_id FROM message ORDER BY 1').fetchall()
+    assert not list(path.with_suffix(".journal").iterdir())
+    assert rows == [(number, "alice") for number in range(1, 31)]
+
+
+def test_two_processes_never_share_their_messages(server: Killed, tmp_path: Path) -> None:
+    """The second one on the same state says why it does not start."""
+    port = claim_port()
+    first = server.now.state / f"messages-{server.now.port}.sqlite3"
+    second = server.now.state / f"messages-{port}.sqlite3"
+    for suffix in (".sqlite3", ".lock"):
+        second.with_suffix(suffix).symlink_to(first.with_suffix(suffix))
+    with pytest.raises(AssertionError, match="another process has"):
+        start(tmp_path, port=port)
+    assert isinstance(server.now, Server)
