@@ -1,0 +1,20 @@
+"""Real servers for the edge's side of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from functions.server import PRODUCTS, RunningServer, serving
+
+assert PRODUCTS, "these tests need redis-server or valkey-server (Debian: redis-server, faketime)"
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """Give a server that holds nothing."""
+    with serving(request.param, tmp_path_factory.mktemp("server")) as running:
+        yield running
