@@ -276,7 +276,7 @@ async def connect(
     except (OSError, TimeoutError, ReplyError, LostConnection) as exc:
         if connection is not None:
             connection.abort()
-        raise LostConnection(f"{address}: {exc or 'no answer in time'}") from exc
+        raise LostConnection(f"{address}: {str(exc) or 'no answer in time'}") from exc
     except BaseException:
         if connection is not None:
             connection.abort()
