@@ -1,0 +1,1 @@
+"""The controller: gives shards' servers their roles, and changes the topology."""

@@ -1,0 +1,396 @@
+"""
+The controller: looks at all servers, and brings them a step closer to what they should be.
+
+It can be killed at any point and started again, anywhere: a pass derives everything from the
+topology that the shards keep and from what the servers say. Two of them do no harm: the servers
+themselves say who leads (server.py), and the other one waits.
+
+The order of a change: roles first, then the topology on the shard that it is about, then on the
+others. So a shard's own servers are never behind in what concerns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import BUCKETS, UNPLACED, place
+from roomful.cluster.topology import (
+    Address,
+    BadTopology,
+    ShardRecord,
+    Topology,
+    first_topology,
+)
+from roomful.control.link import Credentials, ServerUnreachable
+from roomful.control.observation import Observation
+from roomful.control.server import OrderRefused, Server
+from roomful.control.shard import Owned, begin_shard, replace_primary, tend_shard
+from roomful.control.succession import suspicion
+from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting
+from roomful.shard.library import LibraryRefused
+
+__all__ = ["ClusterSpec", "ClusterStatus", "Controller", "Pace"]
+
+logger = logging.getLogger("roomful.control")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """What the cluster shall be; whoever runs the controller may replace it at any time."""
+
+    shards: Mapping[ShardName, tuple[Address, ...]]
+    """The servers of each shard; of a new one the first becomes the primary."""
+    acks: int = 0
+    """Of a new cluster: how many replicas have a message before it is acknowledged."""
+    is_fsynced: bool = False
+    """Of a new cluster: whether they have it on disk by then."""
+
+    @classmethod
+    def of(cls, topology: Topology) -> ClusterSpec:
+        """Give the specification that *topology* fulfils."""
+        shards = {
+            name: (record.primary, *record.replicas) for name, record in topology.shards.items()
+        }
+        return cls(shards, topology.acks, topology.is_fsynced)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the controller looks, and how patient it is; all in seconds."""
+
+    interval_s: float = 0.5
+    """Between two passes with nothing to do."""
+    step_s: float = 0.05
+    """Between two passes when the first has changed something."""
+    timeout_s: float = 1.0
+    """For one answer of a server."""
+    fail_after_s: float = 3.0
+    """After so long without an answer a primary is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """What one pass has found."""
+
+    is_leading: bool = False
+    """Whether this controller may order anything; if not, another one does."""
+    topology: Topology | None = None
+    shards: Mapping[ShardName, ShardStatus] = field(default_factory=dict)
+    unreachable: Mapping[Address, str] = field(default_factory=dict)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether every shard takes writes and can acknowledge them."""
+        return self.topology is not None and all(
+            shard.phase is Phase.SERVING for shard in self.shards.values()
+        )
+
+
+TAKE_UP_JITTER_S: Final = 0.5
+
+
+class Controller:
+    """
+    Keeps one cluster as its specification says.
+
+    Args:
+        insists: take the lead from whoever has it; for a command that a person gave.
+    """
+
+    # Mutable state: the specification, the connections, since when each server has not answered,
+    # the newest topology, the primaries looked after, and the status of the last pass.
+    def __init__(
+        self,
+        spec: ClusterSpec,
+        *,
+        credentials: Credentials | None = None,
+        pace: Pace | None = None,
+        insists: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.pace = pace or Pace()
+        self.status = ClusterStatus()
+        self.topology: Topology | None = None
+        self._credentials = credentials or Credentials()
+        self._insists = insists
+        self._servers: dict[Address, Server] = {}
+        self._missing_since: dict[Address, float] = {}
+        self._tended: dict[ShardName, tuple[str | None, tuple[Address, ...]]] = {}
+        self._has_changed = False
+
+    async def run(self) -> None:
+        """Look after the cluster until cancelled; no failure of a pass ends it."""
+        try:
+            while True:
+                await self.look_after()
+                await asyncio.sleep(self.pace.step_s if self._has_changed else self.pace.interval_s)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of all servers, and of the lead."""
+        for server in self._servers.values():
+            server.close()
+        # Transports are closed by the next turn of the loop.
+        await asyncio.sleep(0)
+
+    async def look_after(self) -> ClusterStatus:
+        """Make one pass: look at everything, take for each shard the next step, say how it is."""
+        self._has_changed = False
+        seen, unreachable = await self._observe()
+        if not await self._leads(seen):
+            await self._read_topology(seen)
+            self.status = ClusterStatus(False, self.topology, {}, unreachable)
+            return self.status
+        try:
+            await self._read_topology(seen)
+            shards = await self._take_steps(seen)
+        except (ServerUnreachable, OrderRefused, BadTopology) as exc:
+            logger.warning("pass ended early", extra={"why": str(exc)})
+            shards = dict(self.status.shards)
+        self._log_changes(shards)
+        self.status = ClusterStatus(True, self.topology, shards, unreachable)
+        return self.status
+
+    # Looking --------------------------------------------------------------------------------
+
+    async def _observe(self) -> tuple[dict[Address, Observation], dict[Address, str]]:
+        wanted = set(_addresses(self.spec))
+        if self.topology is not None:
+            wanted |= set(_addresses(ClusterSpec.of(self.topology)))
+        for address in wanted - self._servers.keys():
+            self._servers[address] = Server(
+                address, self._credentials, timeout_s=self.pace.timeout_s
+            )
+        for address in self._servers.keys() - wanted:
+            self._servers.pop(address).close()
+            self._missing_since.pop(address, None)
+        now = asyncio.get_running_loop().time()
+        seen: dict[Address, Observation] = {}
+        unreachable: dict[Address, str] = {}
+
+        async def ask(server: Server) -> None:
+            try:
+                seen[server.address] = await server.observe(insists=self._insists)
+                self._missing_since.pop(server.address, None)
+            except ServerUnreachable as exc:
+                unreachable[server.address] = exc.why
+                self._missing_since.setdefault(server.address, now)
+
+        async with asyncio.TaskGroup() as group:
+            for server in self._servers.values():
+                group.create_task(ask(server))
+        return seen, unreachable
+
+    async def _leads(self, seen: Mapping[Address, Observation]) -> bool:
+        """Whether this controller leads everywhere; else it gives up what it leads."""
+        led = [address for address in seen if self._servers[address].is_lead]
+        if len(led) == len(seen):
+            return True
+        if led:
+            # Each of two leads somewhere: both let go, and one of them comes back first.
+            for address in led:
+                self._servers[address].close()
+            await asyncio.sleep(random.random() * TAKE_UP_JITTER_S)  # noqa: S311
+        return False
+
+    async def _read_topology(self, seen: Mapping[Address, Observation]) -> None:
+        """Take up the newest topology that any server keeps."""
+        known = self.topology.generation if self.topology else 0
+        newest = max(seen.values(), key=lambda one: one.state.generation, default=None)
+        if newest is None or newest.state.generation <= known:
+            return
+        found = await self._servers[newest.address].topology()
+        if found is not None and found.newer_than(self.topology):
+            self.topology = found
+            self._has_changed = True
+
+    def _view(
+        self, name: ShardName, record: ShardRecord | None, seen: Mapping[Address, Observation]
+    ) -> ShardView:
+        now = asyncio.get_running_loop().time()
+        known = () if record is None else (record.primary, *record.replicas)
+        members = self.spec.shards.get(name, known)
+        everyone = dict.fromkeys((*members, *known))
+        return ShardView(
+            name=name,
+            record=record,
+            members=members,
+            acks=self.topology.acks if self.topology else self.spec.acks,
+            seen={address: seen[address] for address in everyone if address in seen},
+            missing_s={
+                address: now - self._missing_since.get(address, now)
+                for address in everyone
+                if address not in seen
+            },
+        )
+
+    # Acting ---------------------------------------------------------------------------------
+
+    async def _take_steps(
+        self, seen: Mapping[Address, Observation]
+    ) -> dict[ShardName, ShardStatus]:
+        if self.topology is None:
+            return await self._begin(seen)
+        topology = self.topology
+        views = {name: self._view(name, record, seen) for name, record in topology.shards.items()}
+        statuses: dict[ShardName, ShardStatus] = {}
+        records: dict[ShardName, ShardRecord] = {}
+
+        async def step(view: ShardView) -> None:
+            record = topology.shards[view.name]
+            records[view.name] = record
+            status = await _guarded(view, self._step(view, record, topology))
+            if isinstance(status, ShardRecord):
+                records[view.name] = status
+                status = _describe(view, status)
+            statuses[view.name] = status
+
+        async with asyncio.TaskGroup() as group:
+            for view in views.values():
+                group.create_task(step(view))
+        changed = [name for name, record in records.items() if record != topology.shards[name]]
+        if changed:
+            await self._publish(
+                msgspec.structs.replace(
+                    topology, generation=topology.generation + 1, shards=records
+                ),
+                first=changed,
+            )
+        await self._spread(seen)
+        return statuses
+
+    async def _step(
+        self, view: ShardView, record: ShardRecord, topology: Topology
+    ) -> ShardRecord | ShardStatus:
+        owned = Owned.of(topology, view)
+        if view.is_alive(record):
+            token = (view.seen[record.primary].run_id, record.replicas)
+            is_new = self._tended.get(view.name) != token
+            changed = await tend_shard(view, self._servers, record, owned, is_new=is_new)
+            self._tended[view.name] = token
+            return changed
+        early = suspicion(view, record, self.pace.fail_after_s)
+        if early is not None:
+            return _describe(view, record, Phase.SUSPECT, early)
+        successor = await replace_primary(view, self._servers, record, owned)
+        self._has_changed = True
+        if successor is None:
+            return _describe(view, record, Phase.FAILING_OVER, "replicas are fenced")
+        return successor
+
+    async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
+        """Give a new cluster its roles, and when all shards have them its topology."""
+        names = sorted(self.spec.shards)
+        owners = place(names, UNPLACED)
+        statuses: dict[ShardName, ShardStatus] = {}
+        records: dict[ShardName, ShardRecord] = {}
+
+        async def step(name: ShardName) -> None:
+            view = self._view(name, None, seen)
+            buckets = tuple(bucket for bucket in range(BUCKETS) if owners[bucket] == name)
+            owned = Owned(buckets, (1,) * len(buckets))
+            status = await _guarded(view, begin_shard(view, self._servers, owned))
+            if isinstance(status, ShardRecord):
+                records[name] = status
+                status = _describe(view, status, Phase.STARTING)
+            statuses[name] = status
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(step(name))
+        if records.keys() == self.spec.shards.keys():
+            await self._publish(
+                first_topology(records, acks=self.spec.acks, is_fsynced=self.spec.is_fsynced),
+                first=names,
+            )
+        return statuses
+
+    async def _publish(self, topology: Topology, *, first: Iterable[ShardName]) -> None:
+        """Store *topology*, first on the shards that it is about."""
+        for name in first:
+            primary = self._servers[topology.shards[name].primary]
+            kept = await primary.keep(topology)
+            if kept > topology.generation:
+                # Someone else was faster; the next pass begins with what they wrote.
+                raise OrderRefused(primary.address, "the topology", f"it has {kept} already")
+            await primary.wait(topology.acks, self.pace.timeout_s)
+        self.topology = topology
+        self._has_changed = True
+        logger.info(
+            "topology changed",
+            extra={
+                "generation": topology.generation,
+                "shards": ", ".join(
+                    f"{name}={topology.shards[name].primary}/{topology.shards[name].term}"
+                    for name in first
+                ),
+            },
+        )
+
+    async def _spread(self, seen: Mapping[Address, Observation]) -> None:
+        """Give the topology to all primaries that have an older one."""
+        assert self.topology is not None
+        for record in self.topology.shards.values():
+            one = seen.get(record.primary)
+            if one is None or one.state.generation >= self.topology.generation:
+                continue
+            try:
+                await self._servers[record.primary].keep(self.topology)
+            except (ServerUnreachable, OrderRefused) as exc:
+                logger.info("topology not stored", extra={"why": str(exc)})
+
+    def _log_changes(self, shards: Mapping[ShardName, ShardStatus]) -> None:
+        for name, now in shards.items():
+            before = self.status.shards.get(name)
+            if before is None or (before.phase, before.primary) != (now.phase, now.primary):
+                extra = {"shard": name, "phase": now.phase.value, "primary": str(now.primary)}
+                logger.info(
+                    "shard changed", extra=extra | ({"why": now.reason} if now.reason else {})
+                )
+
+
+async def _guarded(
+    view: ShardView, step: Awaitable[ShardRecord | ShardStatus]
+) -> ShardRecord | ShardStatus:
+    """Give what *step* gives, or how the shard is when it could not be taken."""
+    try:
+        return await step
+    except Waiting as exc:
+        phase = Phase.STARTING if view.record is None else Phase.FAILING_OVER
+        return _describe(view, view.record, phase, str(exc))
+    except (Blocked, LibraryRefused) as exc:
+        return _describe(view, view.record, Phase.BLOCKED, str(exc))
+    except (ServerUnreachable, OrderRefused) as exc:
+        # What comes next depends on what the server is then.
+        return _describe(view, view.record, Phase.SUSPECT, str(exc))
+
+
+def _describe(
+    view: ShardView, record: ShardRecord | None, phase: Phase | None = None, reason: str = ""
+) -> ShardStatus:
+    if record is None:
+        return ShardStatus(view.name, phase or Phase.STARTING, reason)
+    primary = view.seen.get(record.primary)
+    online = tuple(one for one in record.replicas if primary and one in primary.online)
+    if phase is None:
+        missing = view.acks - len(online)
+        phase = Phase.DEGRADED if missing > 0 else Phase.SERVING
+        if missing > 0:
+            reason = f"nothing is acknowledged: {len(online)} of {view.acks} replicas follow"
+    return ShardStatus(
+        view.name, phase, reason, record.primary, record.term, record.replicas, online
+    )
+
+
+def _addresses(spec: ClusterSpec) -> Iterable[Address]:
+    for members in spec.shards.values():
+        yield from members

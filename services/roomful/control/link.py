@@ -1,0 +1,133 @@
+"""
+One connection to a server, on which everything goes that the controller asks of it or orders.
+
+It is never opened again by itself: when it is gone, so is the lead over the server that it
+carried (lead.py), and what was decided with it must be decided anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import hiredis
+from redis.exceptions import ResponseError
+
+from roomful.cluster.topology import Address
+from roomful.protocol.errors import RoomfulError
+
+__all__ = ["Credentials", "Link", "ServerUnreachable"]
+
+READ_BYTES: Final = 65_536
+Words = tuple[str | int | bytes, ...]
+
+
+class ServerUnreachable(RoomfulError):
+    """A server did not answer in time, or closed the connection; an order may have arrived."""
+
+    def __init__(self, address: Address, why: str) -> None:
+        super().__init__(f"{address}: {why}")
+        self.address = address
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to sign in to the servers."""
+
+    password: str | None = field(default=None, repr=False)
+    username: str | None = None
+
+
+class Link:
+    """
+    A connection to one server; commands go out in the order in which they are given.
+
+    All methods raise ServerUnreachable, and the link is closed by then.
+    """
+
+    # Mutable state: the streams, the reply parser, and whether it is over.
+    def __init__(
+        self,
+        address: Address,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        timeout_s: float,
+    ) -> None:
+        self.address = address
+        self._reader, self._writer = streams
+        self._timeout_s = timeout_s
+        self._replies = hiredis.Reader(protocolError=ResponseError, replyError=ResponseError)
+        self._turn = asyncio.Lock()
+        self.is_closed = False
+
+    @classmethod
+    async def open(cls, address: Address, credentials: Credentials, timeout_s: float) -> Link:
+        """Connect to *address* and sign in."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                streams = await asyncio.open_connection(address.host, address.port)
+        except OSError as exc:  # TimeoutError is one
+            why = exc.strerror or str(exc) or f"no connection in {timeout_s:g} s"
+            raise ServerUnreachable(address, why) from exc
+        link = cls(address, streams, timeout_s)
+        if credentials.password is not None:
+            name = (credentials.username,) if credentials.username else ()
+            try:
+                await link.execute_command("AUTH", *name, credentials.password)
+            except ResponseError as exc:
+                link.close()
+                raise ServerUnreachable(address, f"sign-in failed: {exc}") from exc
+        return link
+
+    async def execute_command(self, *words: str | int | bytes) -> Any:
+        """
+        Give the reply of one command.
+
+        Raises:
+            redis.exceptions.ResponseError: the server refused it.
+        """
+        (reply,) = await self.pipeline([words])
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def pipeline(self, commands: Sequence[Words], *, patience_s: float = 0.0) -> list[Any]:
+        """
+        Give the reply of each command, refusals among them, in one round trip.
+
+        Args:
+            patience_s: how long the server may take on purpose, as WAIT does.
+        """
+        if self.is_closed:
+            raise ServerUnreachable(self.address, "the connection is closed")
+        # The annotation of hiredis allows one word only.
+        packed = b"".join(hiredis.pack_command(words) for words in commands)  # type: ignore[arg-type]
+        try:
+            async with asyncio.timeout(self._timeout_s + patience_s), self._turn:
+                self._writer.write(packed)
+                return [await self._read() for _ in commands]
+        except TimeoutError as exc:
+            self.close()
+            raise ServerUnreachable(self.address, "no answer in time") from exc
+        except (OSError, EOFError) as exc:
+            self.close()
+            raise ServerUnreachable(self.address, str(exc) or "connection lost") from exc
+        except asyncio.CancelledError:
+            # Replies that nobody waits for would be taken for those of the next command.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Be done; repeating it does nothing."""
+        self.is_closed = True
+        self._writer.transport.abort()
+
+    async def _read(self) -> Any:
+        while (reply := self._replies.gets()) is False:
+            data = await self._reader.read(READ_BYTES)
+            if not data:
+                raise EOFError("the server closed the connection")
+            self._replies.feed(data)
+        return reply

@@ -1,0 +1,256 @@
+"""
+One server as the controller uses it: what it says, who has the lead over it, what it is ordered.
+
+An order can be repeated at any time: it says what shall be, and a server that is so already
+changes nothing.
+
+The lead: whichever controller's connection to a server is the oldest leads there. The server
+itself numbers its connections, so nothing has to be stored or agreed on; and orders go over the
+same connection, so a controller whose connection was closed cannot order anything late, however
+long it slept. A connection on which nothing came for LEAD_S is closed by the next one in line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import (
+    Address,
+    Topology,
+    decode_topology,
+    encode_topology,
+)
+from roomful.control.link import Credentials, Link, ServerUnreachable
+from roomful.control.observation import (
+    Observation,
+    ShardState,
+    parse_info,
+    parse_observation,
+    parse_shard_state,
+)
+from roomful.control.sealed import SEALED
+from roomful.protocol.errors import RoomfulError
+from roomful.shard.library import Installed, install_library
+
+__all__ = ["LEAD_S", "OrderRefused", "Server"]
+
+LEAD_S: Final = 5
+"""Seconds of silence after which a controller has lost its lead; it asks every second or so."""
+
+NAME: Final = "roomful-controller"
+LIST: Final = ("CLIENT", "LIST", "TYPE", "normal")
+INFO: Final = ("INFO", "server", "replication", "persistence", "keyspace")
+SHARD: Final = ("HMGET", "roomful:shard", "name", "term", "seq")
+GENERATION: Final = ("HGET", "roomful:topology", "generation")
+
+
+class OrderRefused(RoomfulError):
+    """A server did not do what it was ordered."""
+
+    def __init__(self, address: Address, order: str, why: str) -> None:
+        super().__init__(f"{address} refused {order}: {why}")
+        self.address = address
+
+
+class Server:
+    """
+    One server; connects when it is first asked, and again after each loss.
+
+    Methods raise ServerUnreachable, and OrderRefused when the server says no.
+    """
+
+    # Mutable state: the connection, its number there, and what was asked once for the process.
+    def __init__(
+        self, address: Address, credentials: Credentials, *, timeout_s: float = 1.0
+    ) -> None:
+        self.address = address
+        self._credentials = credentials
+        self._timeout_s = timeout_s
+        self._link: Link | None = None
+        self._number = 0
+        self.is_lead = False
+
+    def close(self) -> None:
+        """Let go of the connection, and of the lead with it."""
+        self.is_lead = False
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    # What it says ---------------------------------------------------------------------------
+
+    async def observe(self, *, insists: bool = False) -> Observation:
+        """
+        Give what the server is now, and see who leads.
+
+        Args:
+            insists: whether to take the lead from a controller that is at work.
+        """
+        link = await self._connected()
+        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION])
+        clients, text, shard, generation = replies
+        if isinstance(clients, ResponseError):
+            raise ServerUnreachable(self.address, f"does not say who is connected: {clients}")
+        if isinstance(text, ResponseError):
+            raise ServerUnreachable(self.address, f"does not say what it is: {text}")
+        await self._settle_lead(link, clients.decode(), insists=insists)
+        is_known = not isinstance(shard, ResponseError) and not isinstance(
+            generation, ResponseError
+        )
+        state = parse_shard_state(shard, generation) if is_known else ShardState()
+        try:
+            return parse_observation(self.address, parse_info(text.decode()), state)
+        except (KeyError, ValueError) as exc:
+            why = f"is neither Redis 7 nor Valkey 8: {exc!r}"
+            raise ServerUnreachable(self.address, why) from exc
+
+    async def topology(self) -> Topology | None:
+        """
+        Give the topology that the server keeps; None: none.
+
+        Raises:
+            BadTopology: it keeps something else.
+        """
+        link = await self._connected()
+        document = await link.execute_command("HGET", "roomful:topology", "document")
+        return None if document is None else decode_topology(document)
+
+    # What it is ordered ---------------------------------------------------------------------
+
+    async def seal(self) -> None:
+        """Take its role away: it keeps its data and takes no writes."""
+        await self.follow(SEALED)
+
+    async def follow(self, primary: Address) -> None:
+        """Make it a replica of *primary*."""
+        await self._order("REPLICAOF", primary.host, primary.port)
+
+    async def promote(self) -> None:
+        """Make it a primary."""
+        await self._order("REPLICAOF", "NO", "ONE")
+
+    async def disconnect_clients(self) -> None:
+        """
+        Close all connections but this one: edges look up who the primary is now.
+
+        Subscribers too, who would otherwise wait for ever for what is published elsewhere.
+        """
+        await self._order("CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes")
+        await self._order("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    async def require_replicas(self, count: int) -> None:
+        """Refuse writes with fewer than *count* replicas online."""
+        await self._order("CONFIG", "SET", "min-replicas-to-write", count)
+
+    async def equip(self) -> Installed | None:
+        """
+        See to it that this primary has the function library; None: nothing was to do.
+
+        Raises:
+            LibraryRefused: it cannot have it.
+        """
+        link = await self._connected()
+        return await install_library(_Typed(link))
+
+    async def take_term(self, shard: ShardName, term: int) -> int:
+        """Begin *term* of *shard*, or find it begun; gives the shard's newest offset."""
+        reply = await self._order("FCALL", "roomful_v1_take_term", 0, shard, term)
+        return int(reply[1])
+
+    async def claim(self, term: int, buckets: Sequence[int], versions: Sequence[int]) -> None:
+        """Own *buckets*, each at its version; those with a record of any kind are left alone."""
+        by_version: dict[int, list[int]] = {}
+        for bucket, version in zip(buckets, versions, strict=True):
+            by_version.setdefault(version, []).append(bucket)
+        for version, some in by_version.items():
+            keys = [f"{{{bucket}}}b" for bucket in some]
+            await self._order("FCALL", "roomful_v1_claim", len(keys), *keys, term, version)
+
+    async def keep(self, topology: Topology) -> int:
+        """Keep and announce *topology* if it is newer; gives the generation that is kept."""
+        document = encode_topology(topology)
+        return int(
+            await self._order("FCALL", "roomful_v1_set_topology", 0, topology.generation, document)
+        )
+
+    async def wait(self, replicas: int, timeout_s: float) -> bool:
+        """Whether *replicas* have all that was ordered here, after at most *timeout_s*."""
+        if replicas == 0:
+            return True
+        link = await self._connected()
+        (reply,) = await link.pipeline(
+            [("WAIT", replicas, int(timeout_s * 1000))], patience_s=timeout_s
+        )
+        if isinstance(reply, ResponseError):
+            raise OrderRefused(self.address, "WAIT", str(reply))
+        return int(reply) >= replicas
+
+    async def hand_over(self, target: Address, timeout_s: float) -> None:
+        """
+        Begin to hand this primary's role to its replica *target*.
+
+        It pauses writes, waits until the replica has everything, and changes places with it; after
+        *timeout_s* it goes on as before. Observation.is_handing_over says when it is decided.
+        """
+        await self._order(
+            "FAILOVER", "TO", target.host, target.port, "TIMEOUT", int(timeout_s * 1000)
+        )
+
+    async def _order(self, *words: str | int | bytes) -> Any:
+        if not self.is_lead:
+            raise ServerUnreachable(self.address, "another controller has the lead")
+        link = await self._connected()
+        try:
+            return await link.execute_command(*words)
+        except ResponseError as exc:
+            raise OrderRefused(self.address, " ".join(map(str, words[:2])), str(exc)) from exc
+
+    # The connection and the lead ------------------------------------------------------------
+
+    async def _connected(self) -> Link:
+        if self._link is not None and not self._link.is_closed:
+            return self._link
+        self.is_lead = False
+        link = await Link.open(self.address, self._credentials, self._timeout_s)
+        name, number = await link.pipeline([("CLIENT", "SETNAME", NAME), ("CLIENT", "ID")])
+        for reply in (name, number):
+            if isinstance(reply, ResponseError):
+                link.close()
+                raise ServerUnreachable(self.address, str(reply))
+        self._link, self._number = link, number
+        return link
+
+    async def _settle_lead(self, link: Link, clients: str, *, insists: bool) -> None:
+        rivals = list(_rivals(clients, self._number, include_younger=insists))
+        for number, idle_s in list(rivals):
+            if insists or idle_s >= LEAD_S:
+                # An error here means that it has gone by itself.
+                await link.pipeline([("CLIENT", "KILL", "ID", number)])
+                rivals.remove((number, idle_s))
+        self.is_lead = not rivals
+
+
+class _Typed:
+    """A link for what expects the replies of redis-py, in which INFO is a mapping."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def execute_command(self, *args: str | int) -> Any:
+        """Send one command and give its reply."""
+        reply = await self._link.execute_command(*args)
+        return parse_info(reply.decode()) if args[0] == "INFO" else reply
+
+
+def _rivals(clients: str, own: int, *, include_younger: bool) -> Iterable[tuple[int, int]]:
+    """Give number and idle time (seconds) of the other controllers' connections in CLIENT LIST."""
+    for line in clients.splitlines():
+        words = dict(part.partition("=")[::2] for part in line.split(" "))
+        number = int(words["id"])
+        is_rival = words["name"] == NAME and number != own
+        if is_rival and (include_younger or number < own):
+            yield number, int(words["idle"])

@@ -1,0 +1,88 @@
+"""
+What the controller knows of one shard at one moment, and what it says about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import Address, ShardRecord
+from roomful.control.observation import Observation, Role
+from roomful.protocol.errors import RoomfulError
+
+__all__ = ["Blocked", "Phase", "ShardStatus", "ShardView", "Waiting"]
+
+
+class Phase(StrEnum):
+    """How a shard is."""
+
+    STARTING = "starting"
+    """It has no role in a topology yet."""
+    SERVING = "serving"
+    """It takes writes, and as many replicas follow as an ack needs."""
+    DEGRADED = "degraded"
+    """Its primary is there, and too few replicas are: nothing is acknowledged."""
+    SUSPECT = "suspect"
+    """Its primary does not answer; it is too early to replace it."""
+    FAILING_OVER = "failing over"
+    BLOCKED = "blocked"
+    """It needs something that only people or time can give; the reason says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """What people are told about a shard."""
+
+    name: ShardName
+    phase: Phase
+    reason: str = ""
+    primary: Address | None = None
+    term: int = 0
+    replicas: tuple[Address, ...] = ()
+    """The replicas that it should have."""
+    online: tuple[Address, ...] = ()
+    """Those of them that follow and are whole."""
+
+
+class Waiting(RoomfulError):
+    """The next step has to wait for something that is under way; nothing is wrong."""
+
+
+class Blocked(RoomfulError):
+    """The next step would not be safe; the words say what would have to be different."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """One shard: what is recorded, what is wanted, and what its servers say."""
+
+    name: ShardName
+    record: ShardRecord | None
+    """What the topology says; None: it is not in it yet."""
+    members: tuple[Address, ...]
+    """The servers that it shall have, in the order in which they would become primary first."""
+    acks: int
+    seen: Mapping[Address, Observation]
+    """The servers that answered, of *members* and of the record."""
+    missing_s: Mapping[Address, float] = field(default_factory=dict)
+    """For how long each of the others has not."""
+
+    def is_alive(self, record: ShardRecord) -> bool:
+        """Whether the primary of *record* is there and is the process that it was."""
+        primary = self.seen.get(record.primary)
+        return (
+            primary is not None
+            and primary.role is Role.PRIMARY
+            and primary.state.name == self.name
+            and primary.state.term == record.term
+            and record.run_id in (None, primary.run_id)
+        )
+
+    def strangers(self) -> list[Address]:
+        """Give the servers that hold another shard's data: nothing may be copied over it."""
+        return [
+            address for address, one in self.seen.items() if one.state.name not in (None, self.name)
+        ]

@@ -1,0 +1,45 @@
+"""Real servers for each test, and a controller of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from control.driving import Driven
+from control.servers import Fleet, running_fleet
+from roomful.cluster.cursor import ShardName
+from roomful.control.controller import ClusterSpec, Controller, Pace
+
+QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
+"""Patient with a loaded machine, and quick with a dead server, which refuses connections."""
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Make servers; those of one test are gone after it."""
+    with ExitStack() as stack:
+        yield lambda **shape: stack.enter_context(
+            running_fleet(tmp_path / f"fleet{len(list(tmp_path.iterdir()))}", **shape)
+        )
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[Callable[..., Driven]]:
+    """Make controllers of a fleet; those of one test are closed after it."""
+    made: list[Controller] = []
+
+    def make(fleet: Fleet, *, acks: int = 0, pace: Pace = QUICK, insists: bool = False) -> Driven:
+        shards = {
+            ShardName(name): tuple(server.address for server in servers)
+            for name, servers in fleet.shards.items()
+        }
+        controller = Controller(ClusterSpec(shards, acks), pace=pace, insists=insists)
+        made.append(controller)
+        return Driven(controller)
+
+    yield make
+    for controller in made:
+        await controller.aclose()

@@ -1,0 +1,51 @@
+"""A controller that a test drives pass by pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import ShardRecord
+from roomful.control.controller import ClusterStatus, Controller
+from roomful.control.view import ShardStatus
+from support.deadline import DEADLINE_S
+
+__all__ = ["Driven"]
+
+Condition = Callable[[ClusterStatus], bool]
+
+
+class Driven:
+    """A controller, and what its last pass found."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+
+    async def once(self) -> ClusterStatus:
+        """Make one pass."""
+        return await self.controller.look_after()
+
+    async def until(self, condition: Condition) -> ClusterStatus:
+        """Make passes until *condition* holds."""
+        try:
+            async with asyncio.timeout(2 * DEADLINE_S):
+                while not condition(status := await self.once()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            shards = list(self.controller.status.shards.values())
+            raise AssertionError(f"it never came to that: {shards}") from None
+        return status
+
+    async def serve(self) -> ClusterStatus:
+        """Make passes until all shards serve."""
+        return await self.until(lambda status: status.is_serving)
+
+    def shard(self, name: str = "s1") -> ShardStatus:
+        """Give what the last pass said of a shard."""
+        return self.controller.status.shards[ShardName(name)]
+
+    def record(self, name: str = "s1") -> ShardRecord:
+        """Give what the topology says of a shard."""
+        assert self.controller.topology is not None
+        return self.controller.topology.shards[ShardName(name)]
