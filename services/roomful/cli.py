@@ -25,6 +25,7 @@ from roomful.edge.settings import (
 )
 from roomful.protocol.errors import RoomfulError
 from roomful.telemetry.logging import configure_logging
+from roomful.verify.command import add_verify
 
 __all__ = ["main"]
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_token(commands)
+    add_verify(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,7 @@ def start(
     *arguments: str,
     settings: Mapping[str, str] | None = None,
     port: int | None = None,
+    program: Sequence[str] = (),
 ) -> Server:
     """
     Start `roomful serve` and return once it is ready.
@@ -108,6 +109,7 @@ def start(
         arguments: of `roomful serve`, `--dev` when there are none.
         settings: `ROOMFUL_*` by their names without the prefix, lower case.
         port: the port to listen on; a free one when None.
+        program: what to run instead of the installed `roomful`.
     """
     chosen = port or claim_port()
     environment = {
@@ -118,7 +120,13 @@ def start(
         "ROOMFUL_STATE_DIR": str(directory / "state"),
     } | {f"ROOMFUL_{name.upper()}": value for name, value in (settings or {}).items()}
     log = directory / f"server-{chosen}.log"
-    command = [_program(), "serve", *(arguments or ("--dev",)), "--port", str(chosen)]
+    command = [
+        *(program or (_program(),)),
+        "serve",
+        *(arguments or ("--dev",)),
+        "--port",
+        str(chosen),
+    ]
     with log.open("ab") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     server = Server(process, chosen, log, directory / "state", dict(settings or {}))
@@ -132,10 +140,13 @@ def start(
 
 @contextmanager
 def serving(
-    directory: Path, *arguments: str, settings: Mapping[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    settings: Mapping[str, str] | None = None,
+    program: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Run a server for the length of a `with` block; arguments as for start."""
-    server = start(directory, *arguments, settings=settings)
+    server = start(directory, *arguments, settings=settings, program=program)
     RUNNING.append(server)
     try:
         yield server

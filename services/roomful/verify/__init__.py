@@ -1,0 +1,1 @@
+"""Puts load on a real cluster, breaks it, and counts what was lost, doubled or reordered."""

@@ -1,0 +1,186 @@
+"""The command `roomful verify`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvloop
+
+from roomful.edge.auth import Authenticator, AuthSettings
+from roomful.edge.settings import DEV_SECRET, BadSettings
+from roomful.verify.incidents import FaultKind, Nothing
+from roomful.verify.load import LoadFailed, LoadPlan
+from roomful.verify.logs import LogsUnread
+from roomful.verify.report import encode_report
+from roomful.verify.run import Run, verify
+
+__all__ = ["add_verify"]
+
+BROKEN: Final = 1
+NOT_VERIFIED: Final = 3
+TOKEN_LIFETIME_S: Final = 86400.0
+
+_EPILOG: Final = """\
+exit status: 0 nothing was lost, doubled or reordered, and everything came back; 1 a promise was
+broken, or something did not come back; 2 bad arguments; 3 it could not be found out.
+"""
+
+
+def add_verify(commands: Any) -> None:
+    """Add the command to the subparsers *commands*."""
+    parser = commands.add_parser(
+        "verify",
+        help="load a cluster, break it, and count what was lost, doubled or reordered",
+        description="Sends messages through the edges at the URLs, as clients of three kinds "
+        "(stock Socket.IO with recovery, ours, plain JSON) that retry and resume; breaks things "
+        "meanwhile; then reads all rooms' logs and compares them with every ack and with what "
+        "every client heard. Progress goes to stderr, the report to stdout as JSON.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("urls", nargs="+", metavar="URL", help="an edge, or a load balancer")
+    parser.add_argument("--clients", type=int, default=60, help="connections (default: 60)")
+    parser.add_argument("--rooms", type=int, default=40, help="rooms (default: 40)")
+    parser.add_argument(
+        "--rooms-per-client", type=int, default=2, metavar="N", help="rooms of each (default: 2)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=500.0, help="messages per second, of all (default: 500)"
+    )
+    parser.add_argument(
+        "--duration", type=float, default=60.0, metavar="SECONDS", help="of the load (default: 60)"
+    )
+    parser.add_argument(
+        "--faults",
+        default="client-cut",
+        metavar="KIND,...",
+        help=f"what to break, of {', '.join(kind.value for kind in FaultKind)}; none; or all, "
+        "which is all that can be broken from here (default: client-cut)",
+    )
+    parser.add_argument(
+        "--fault-every", type=float, default=10.0, metavar="SECONDS", help="(default: 10)"
+    )
+    parser.add_argument(
+        "--connect-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="for all clients to connect at the start (default: 60)",
+    )
+    parser.add_argument("--seed", type=int, help="repeats a run's choices (default: by the clock)")
+    parser.add_argument(
+        "--dev", action="store_true", help="the edges run with --dev: use its known secret"
+    )
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
+    mint = _mint(options)
+    breaker = Nothing()
+    plan = LoadPlan(
+        clients=options.clients,
+        rooms=options.rooms,
+        rooms_per_client=options.rooms_per_client,
+        rate=options.rate,
+        prefix=f"verify-{seed}-{time.time_ns() // 1_000_000:x}",
+    )
+    run = Run(
+        urls=[url.rstrip("/") for url in options.urls],
+        token=lambda user: mint(user, False),
+        service_token=mint("verify", True),
+        plan=plan,
+        kinds=_kinds(options.faults, breaker.kinds | {FaultKind.CLIENT_CUT}),
+        duration_s=options.duration,
+        fault_every_s=options.fault_every,
+        seed=seed,
+        connect_timeout_s=options.connect_timeout,
+    )
+    _check(run)
+    try:
+        report = uvloop.run(verify(run, breaker, _say))
+    except (LoadFailed, LogsUnread) as exc:
+        print(f"roomful verify: {exc}", file=sys.stderr)
+        return NOT_VERIFIED
+    print(encode_report(report))
+    return 0 if report.ok else BROKEN
+
+
+def _mint(options: argparse.Namespace) -> Callable[[str, bool], str]:
+    """Give what makes tokens: for a user, or a service."""
+    secret = DEV_SECRET if options.dev else os.environ.get("ROOMFUL_AUTH_SECRET")
+    if secret is None:
+        raise BadSettings(
+            ["ROOMFUL_AUTH_SECRET is needed, to sign in as a client of the cluster; or --dev"]
+        )
+    try:
+        authenticator = Authenticator(AuthSettings(secret=secret))
+    except ValueError as exc:
+        raise BadSettings([str(exc)]) from exc
+    tokens: dict[tuple[str, bool], str] = {}
+
+    def mint(user: str, is_service: bool) -> str:
+        key = (user, is_service)
+        if key not in tokens:
+            tokens[key] = authenticator.mint(
+                user=user,
+                rooms={"verify-*": ["join", "send"]},
+                lifetime_s=TOKEN_LIFETIME_S,
+                is_service=is_service,
+            )
+        return tokens[key]
+
+    return mint
+
+
+def _kinds(text: str, possible: frozenset[FaultKind]) -> list[FaultKind]:
+    if text == "none":
+        return []
+    if text == "all":
+        return sorted(possible)
+    kinds, problems = [], []
+    for name in text.split(","):
+        try:
+            kind = FaultKind(name)
+        except ValueError:
+            problems.append(f"--faults {name}: there is no such fault")
+            continue
+        if kind not in possible:
+            problems.append(f"--faults {name}: cannot be done to this cluster from here")
+        kinds.append(kind)
+    if problems:
+        raise BadSettings(problems)
+    return kinds
+
+
+def _check(run: Run) -> None:
+    plan = run.plan
+    problems = [
+        f"--{name} must be above 0"
+        for name, value in (
+            ("clients", plan.clients),
+            ("rooms", plan.rooms),
+            ("rooms-per-client", plan.rooms_per_client),
+            ("rate", plan.rate),
+            ("duration", run.duration_s),
+            ("fault-every", run.fault_every_s),
+            ("connect-timeout", run.connect_timeout_s),
+        )
+        if not value > 0
+    ]
+    problems += [
+        f"{url}: not an http:// or https:// URL"
+        for url in run.urls
+        if not url.startswith(("http://", "https://"))
+    ]
+    if problems:
+        raise BadSettings(problems)
+
+
+def _say(sentence: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {sentence}", file=sys.stderr, flush=True)
