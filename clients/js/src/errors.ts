@@ -27,6 +27,8 @@ export type ServerErrorCode =
   | "SHARD_UNAVAILABLE"
   | "ACCESS_UNAVAILABLE"
   | "AUTH_UNAVAILABLE"
+  | "ARCHIVE_LAGGING"
+  | "ARCHIVE_UNAVAILABLE"
   | "INTERNAL";
 
 /** Codes that only the client gives. */

@@ -7,7 +7,7 @@
 -- docs/adr/0007-function-library.md. Callers declare the one key of each room, session or bucket
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
--- The library is this file, functions_reading.lua and functions_presence.lua, joined.
+-- The library is this file and functions_reading, functions_presence and functions_outbox, joined.
 local VERSION = 1
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY =
@@ -201,10 +201,12 @@ local function forgotten(now, seq) return before_mark(now - MEMORY_MS, seq) end
 -- the first in the reply; a room that comes again continues in `more`.
 local function by_room(keys, args)
   local rooms, known, at, number = {}, {}, 7, 1
+  local classes, is_same = args[6], #args[6] == 1
   for index = 1, #keys do
     local key, count = keys[index], tonumber(args[at + 1])
+    local class = is_same and classes or string.sub(classes, index, index)
     local run, before = {key = key, version = args[at], at = at + 2, count = count, number = number,
-      more = false, tag = false, name = false}, known[key]
+      class = class, more = false, tag = false, name = false}, known[key]
     known[key] = run
     if before then
       before.more = run
@@ -284,10 +286,37 @@ local function append(batch, room)
   local publication = head .. table.concat(parts)
   keep(batch, room, newest, renew)
   redis.call('PUBLISH', 'r:' .. room.name, publication)
-  if batch.outbox > 0 then
-    redis.call('XADD', OUTBOX, newest .. '-0', 'r', room.name, 'p', publication)
-    if not batch.is_required then redis.call('XTRIM', OUTBOX, 'MAXLEN', '~', batch.outbox) end
+  if not batch.outbox or room.class == '-' then return end
+  if batch.is_full then
+    batch.unarchived = newest
+  else
+    redis.call('XADD', OUTBOX, newest .. '-' .. text(batch.now), 'r', room.name, 'p', publication)
+    batch.boxed = batch.boxed + #room.name + #publication
   end
+end
+
+-- What the archiver was given, in bytes; and up to where messages were stored that it never gets.
+local function note_outbox(batch)
+  if batch.boxed > 0 then redis.call('HINCRBY', SHARD, 'outbox', text(batch.boxed)) end
+  if batch.unarchived then redis.call('HSET', SHARD, 'unarchived', batch.unarchived) end
+end
+
+-- The rooms that take the batch though the outbox is full; the others must not get ahead of it.
+-- Of those nothing new is taken, but what was stored before is still told.
+local function not_lagging(batch, rooms)
+  local taking, count = {}, 0
+  for _, room in ipairs(rooms) do
+    if room.class == '1' then
+      local ids = ids_of(room)
+      answer(batch, room, function(identity)
+        return identity ~= '' and redis.call('GET', ids .. identity) or 'LAGGING'
+      end)
+    else
+      taking[#taking + 1] = room
+      while room do count, room = count + room.count, room.more end
+    end
+  end
+  return taking, count
 end
 
 -- The rooms whose buckets take the batch, and how many messages those are; answers the others.
@@ -317,27 +346,27 @@ local function admitted(batch, rooms)
 end
 
 local function publish(keys, args)
-  local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked')
+  local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox')
   if shard[1] ~= args[1] then return refuse('STALE_TERM', shard[1] or '0') end
   local batch = {args = args, keep = args[2], age = tonumber(args[3]), window = args[4],
-    outbox = tonumber(args[5]), is_required = args[6] == '1', now = now_ms(),
+    outbox = false, is_full = false, boxed = 0, unarchived = false, now = now_ms(),
     marked = tonumber(shard[3] or 0), before = tonumber(shard[2]), replies = {}}
   local open, count = admitted(batch, by_room(keys, args))
   if batch.before + count > MAX_OFFSET then return refuse('EXHAUSTED') end
-  if batch.is_required and batch.outbox > 0 and redis.call('XLEN', OUTBOX) >= batch.outbox then
-    -- Nothing new is taken, but what was stored before is still told.
-    for _, room in ipairs(open) do
-      local ids = ids_of(room)
-      answer(batch, room, function(identity)
-        return identity ~= '' and redis.call('GET', ids .. identity) or 'LAGGING'
-      end)
-    end
-  elseif count > 0 then
+  if args[5] ~= '0' then
+    local entries, bytes = string.match(args[5], '^(%d+) ?(%d*)$')
+    batch.outbox = true
+    batch.is_full = redis.call('XLEN', OUTBOX) >= tonumber(entries) or
+      bytes ~= '' and tonumber(shard[4] or 0) >= tonumber(bytes)
+  end
+  if batch.is_full then open, count = not_lagging(batch, open) end
+  if count > 0 then
     -- All at once and first: whatever happens below, no offset is given twice.
     redis.call('HINCRBY', SHARD, 'seq', text(count))
     batch.seq = batch.before
     for _, room in ipairs(open) do append(batch, room) end
     mark(batch)
+    note_outbox(batch)
   end
   return batch.replies
 end
@@ -367,9 +396,11 @@ register('roomful_v1_freeze', freeze, 'allow-oom')
 -- KEYS {b}b; term, migration -> the record.
 register('roomful_v1_thaw', thaw, 'allow-oom')
 
--- KEYS {b}l:room... (each room once is best); term, keep, age_ms, window_ms, outbox (entries, 0 is
--- off), is_required (1: LAGGING when the outbox is full; 0: it loses its oldest), then for each key
--- version, count, and count times identity ('' or bytes of user:user id), timestamp, envelope
+-- KEYS {b}l:room... (each room once is best); term, keep, age_ms, window_ms, outbox ('entries' or
+-- 'entries bytes' that it may hold; 0: there is none), classes (one character for each key, or one
+-- for all: 1 is required, LAGGING while the outbox is full; 0 is best effort, not archived while
+-- it is full; - is off), then for each key version, count, and count times identity ('' or bytes of
+-- user:user id), timestamp, envelope
 -- -> for each message its offset; or as a string 'offset timestamp' of the first one with that
 -- identity; or 'MOVED version to', 'FROZEN retry_ms', 'VERSION version', 'LAGGING', 'ERROR words'.
 -- Publishes on r:room the MessagePack [0, offset before, [[offset, envelope], ...]].
