@@ -10,6 +10,8 @@ missing=
 for tool in "$@"; do
     case $tool in
         chromium) commands="${CHROMIUM:-} chromium chromium-browser google-chrome" ;;
+        postgresql) commands="/usr/lib/postgresql/*/bin/postgres postgres" ;;
+        pgbouncer) commands="pgbouncer /usr/sbin/pgbouncer" ;;
         *) commands=$tool ;;
     esac
     found=

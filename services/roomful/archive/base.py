@@ -157,10 +157,17 @@ class Archive(Protocol):
         """
 
     async def erase(self, erasure: Erasure) -> int:
-        """Make what *erasure* covers gone for good, and write it down; gives how many were."""
+        """
+        Make what *erasure* covers gone for good, and write it down; gives how many were.
+
+        Cut off in the middle it is written down already: finish_erasures() does the rest.
+        """
+
+    async def finish_erasures(self) -> int:
+        """Do what an erasure that was cut off has left; gives how many messages went."""
 
     async def retain(self, rules: Sequence[Rule], now_ms: int) -> int:
-        """Let go of what is older than its rule says; gives how many messages (or -1: unknown)."""
+        """Let go of what is older than its rule says; gives how many messages."""
 
     def export(
         self, *, room: RoomId | None = None, user: UserId | None = None

@@ -8,14 +8,15 @@ the message's own timestamp.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
 from roomful.archive.base import Rule
 from roomful.cluster.glob import Glob
+from roomful.shard.base import RoomId
 
-__all__ = ["cutoffs", "parse_rules", "rule_of"]
+__all__ = ["cutoffs", "lost_rooms", "parse_rules", "rule_of"]
 
 _RULE: Final = re.compile(r"(.{1,255})=(?:([1-9][0-9]{0,5})([hd])|forever)")
 _MS: Final = {"h": 3_600_000, "d": 86_400_000}
@@ -58,3 +59,18 @@ def cutoffs(rules: Sequence[Rule], now_ms: int) -> Iterator[tuple[Rule, int]]:
     for rule in rules:
         if rule.keep_ms is not None:
             yield rule, now_ms - rule.keep_ms
+
+
+def lost_rooms(rooms: Mapping[RoomId, int], floors: Iterable[tuple[str, int]]) -> list[RoomId]:
+    """
+    Give the rooms of which something above their join offsets may be gone.
+
+    Args:
+        floors: patterns, and the newest offset of which retention let something go.
+    """
+    marks = [(pattern, int(newest)) for pattern, newest in floors]
+    return [
+        room
+        for room, joined in rooms.items()
+        if any(newest > joined and _glob(pattern).matches(room) for pattern, newest in marks)
+    ]

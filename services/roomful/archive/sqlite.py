@@ -29,7 +29,7 @@ from roomful.archive.base import (
     cut_page,
     fitting,
 )
-from roomful.archive.retention import cutoffs, rule_of
+from roomful.archive.retention import cutoffs, lost_rooms, rule_of
 from roomful.archive.sqlite_rows import (
     COLUMNS,
     connect,
@@ -40,7 +40,6 @@ from roomful.archive.sqlite_rows import (
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.glob import Glob
 from roomful.shard.base import Entry, Page, Replay, RoomId, UserId
 
 __all__ = ["SqliteArchive"]
@@ -140,12 +139,7 @@ class SqliteArchive:
         rows = self._connection.execute(
             "SELECT pattern, newest FROM retained WHERE shard = ? AND newest > ?", (shard, after)
         ).fetchall()
-        floors = [(Glob(frozenset([pattern])), newest) for pattern, newest in rows]
-        holes = [
-            room
-            for room, joined in rooms.items()
-            if any(newest > joined and glob.matches(room) for glob, newest in floors)
-        ]
+        holes = lost_rooms(rooms, rows)
         if holes:
             return Replay((), after, is_complete=False, holes=holes)
         query = (
@@ -177,7 +171,19 @@ class SqliteArchive:
             assert number is not None
             return number
 
-        number = await self._run(lambda: self._transaction(note))
+        return await self._finish(await self._run(lambda: self._transaction(note)), erasure)
+
+    async def finish_erasures(self) -> int:
+        """Do what an erasure that was cut off has left."""
+        rows = await self._run(
+            lambda: self._connection.execute(
+                'SELECT number, at_ms, by, room, "offset", user_id FROM erasure '
+                "WHERE erased IS NULL"
+            ).fetchall()
+        )
+        return sum([await self._finish(row[0], Erasure(*row[1:])) for row in rows])
+
+    async def _finish(self, number: int, erasure: Erasure) -> int:
         where, values = _where(erasure)
         query = (
             'DELETE FROM message WHERE (room, "offset", shard) IN '  # noqa: S608

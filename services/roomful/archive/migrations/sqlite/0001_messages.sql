@@ -40,7 +40,7 @@ CREATE TABLE erasure (
     room TEXT,
     "offset" INTEGER,
     user_id TEXT,
-    erased INTEGER NOT NULL DEFAULT 0
+    erased INTEGER -- how many messages; NULL: it was not finished
 );
 
 -- Up to where retention has been: nothing above `newest` of these rooms was let go.

@@ -1,0 +1,404 @@
+"""
+One shard's stream as one connection brings it, made whole: no I/O, no clock.
+
+Everything goes over one RESP3 connection: publications, and the replies of what is asked on it.
+The server puts both into it in the order in which it did things, and that is what the rules here
+stand on: a reply that tells of offset N comes behind all publications up to N and before all later
+ones. So a room is heard without a gap from where its subscription was confirmed, and a log that
+was read meets the live stream exactly.
+
+While anything is missing (a *round*: after a reconnect, or when a publication names an offset
+before it that was not heard) the live stream waits, bounded in bytes:
+
+1. every room's newest offset is asked for (its tail); rooms with a higher one than was heard are
+   behind;
+2. those are read, in shares of so many rooms, page by page; what all shares have read up to (the
+   horizon) is delivered together with what waits, in offset order;
+3. when every share is complete, all that waits is delivered, and the stream is live again.
+
+What waits beyond its bound is thrown away with the round, and a new round reads it from the logs.
+Entries that are gone from a log are a loss, and so are entries that were heard and that the next
+primary never had: the sink is told before it is given anything newer, because a cursor spans all
+rooms of the shard and the next message would hide the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from roomful.cluster.cursor import ShardName
+from roomful.shard.base import Cast, Entry, RoomId, Sink
+from roomful.shard.filling import (
+    Read,
+    Request,
+    Round,
+    Subscribe,
+    Tails,
+    Unsubscribe,
+    Waiting,
+)
+from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics
+from roomful.shard.publication import CastMessage, Found, Publication, decode_message
+
+__all__ = ["ShardStream"]
+
+_CHUNK: Final = 512
+"""Rooms in one command."""
+
+T = TypeVar("T")
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(items), _CHUNK):
+        yield items[first : first + _CHUNK]
+
+
+class ShardStream:
+    """The rooms that an edge holds on one shard, and what becomes of what is heard of them."""
+
+    # Mutable state: the rooms; how far the sink has heard the shard; what is to be said next; the
+    # round that is under way; and the rooms that this turn of the audit has not asked for yet.
+    def __init__(self, shard: ShardName, sink: Sink, limits: StreamLimits | None = None) -> None:
+        self._shard = shard
+        self._sink = sink
+        self._limits = limits or StreamLimits()
+        self.statistics = StreamStatistics()
+        self._rooms = HeldRooms()
+        self._position = 0
+        self._is_connected = False
+        self._has_delivered = False
+        self._requests: list[Request] = []
+        self._round: Round | None = None
+        self._audit: list[bytes] = []
+
+    def __repr__(self) -> str:
+        state = "live" if self.is_live else "filling" if self._is_connected else "not connected"
+        return f"<ShardStream {self._shard} {state} at {self._position}, {len(self)} rooms>"
+
+    @property
+    def position(self) -> int:
+        """The offset up to which the sink has heard the shard."""
+        return self._position
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what comes is delivered as it comes."""
+        return self._is_connected and self._round is None
+
+    # Rooms ----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._rooms.held)
+
+    def hold(self, room: RoomId, after: int | None = None) -> Held:
+        """
+        Hear *room* from when it is ready on, or from *after* on: then nothing after it is missed.
+
+        Holding a room that is held changes nothing.
+        """
+        return self._rooms.hold(room, after, is_connected=self._is_connected)
+
+    def release(self, room: RoomId) -> int | None:
+        """No longer hear *room*; gives up to where it was delivered, None if that is not known."""
+        held = self._rooms.release(room, is_connected=self._is_connected)
+        if held is None:
+            return None
+        return held.heard if self._round is None else self._round.delivered(held)
+
+    def take_requests(self) -> list[Request]:
+        """Give what is to be said to the server now, in this order."""
+        if not self._is_connected:
+            return []
+        requests, self._requests = self._requests, []
+        leaving, joining = self._rooms.take_changes()
+        requests += [Unsubscribe(chunk) for chunk in _chunks(leaving)]
+        requests += self._subscribe(joining, None)
+        return requests
+
+    def _subscribe(self, rooms: list[Held], round_: Round | None) -> list[Request]:
+        requests: list[Request] = []
+        for chunk in _chunks(rooms):
+            channels = [held.channel for held in chunk]
+            self._rooms.expect(channels)
+            requests += Subscribe(channels), Tails(chunk, round_)
+        return requests
+
+    # The connection -------------------------------------------------------------------------
+
+    def connect(self, lost_above: Callable[[int], int | None], *, is_long: bool = False) -> None:
+        """
+        Begin on a new connection: subscribe to everything, and fill what was missed.
+
+        Args:
+            lost_above: by an offset, the highest one before the failover after it that the shard
+                still has; None if there was no failover.
+            is_long: it has been so long that the shard may have forgotten rooms since.
+        """
+        assert not self._is_connected
+        self._is_connected = True
+        # Before anything newer goes out.
+        self._rewind(lost_above)
+        round_ = self._open_round(is_long=is_long)
+        requests = self._subscribe(list(self._rooms.held.values()), round_)
+        round_.asked = sum(isinstance(request, Tails) for request in requests)
+        if not requests:
+            requests = [Tails((), round_)]
+            round_.asked = 1
+        self._requests = requests
+
+    def disconnect(self) -> None:
+        """End with the connection; rooms stay held."""
+        self._is_connected = False
+        self._abandon()
+        self._rooms.disconnect()
+        self._requests.clear()
+
+    def _rewind(self, lost_above: Callable[[int], int | None]) -> None:
+        rooms = []
+        for held in self._rooms.held.values():
+            kept = lost_above(held.last)
+            if kept is not None and held.last > kept:
+                rooms.append(held)
+                held.last = held.heard = kept
+        self._tell_rewound(rooms)
+
+    def _tell_rewound(self, rooms: list[Held]) -> None:
+        if rooms:
+            self.statistics.rewound_rooms += len(rooms)
+            self._sink.lose(self._shard, [held.room for held in rooms], can_resume=False)
+
+    # What comes -----------------------------------------------------------------------------
+
+    def on_subscribed(self, channels: Iterable[bytes]) -> None:
+        """Take the confirmation of a subscription."""
+        self._rooms.confirm(channels)
+
+    def on_message(self, channel: bytes, data: bytes) -> None:
+        """Take what was published on a room's channel."""
+        held = self._rooms.held.get(channel)
+        if held is None or not held.is_subscribed:
+            self.statistics.strays += 1
+            return
+        message, unreadable = decode_message(data)
+        if unreadable:
+            self.statistics.unreadable += unreadable
+        if type(message) is Publication:
+            if self._round is None and self._take(held, message):
+                return
+            if message.entries:
+                self._wait(message.entries[-1].offset, held, message, len(data))
+        elif type(message) is CastMessage:
+            if self._round is None:
+                self._cast(held, message)
+            else:
+                self._wait(0, held, message, len(data))
+
+    def on_canary(self, seq: int) -> None:
+        """Know that the stream has reached the offset *seq*."""
+        if self._round is None:
+            self._reach(seq)
+        else:
+            self._wait(seq, None, None, 64)
+
+    def end_burst(self) -> None:
+        """All that was read at once was taken: let the sink send it."""
+        if self._has_delivered:
+            self._has_delivered = False
+            self._sink.flush()
+
+    def _take(self, held: Held, publication: Publication) -> bool:
+        """Deliver *publication*; False: something before it is missing, and a round began."""
+        entries, heard = publication.entries, held.heard
+        if not entries:
+            return True
+        if heard is not None:
+            if publication.before > heard:
+                self.statistics.gaps += 1
+                self._begin_round()
+                return False
+            if entries[0].offset <= heard:
+                fresh = [entry for entry in entries if entry.offset > heard]
+                self.statistics.duplicates += len(entries) - len(fresh)
+                if not fresh:
+                    return True
+                entries = fresh
+        held.heard = entries[-1].offset
+        self._deliver(held, entries)
+        return True
+
+    def _deliver(self, held: Held, entries: Sequence[Entry]) -> None:
+        self.statistics.entries += len(entries)
+        held.last = offset = entries[-1].offset
+        if offset > self._position:
+            self._position = offset
+        self._has_delivered = True
+        self._sink.deliver(self._shard, held.room, entries)
+
+    def _cast(self, held: Held, message: CastMessage) -> None:
+        self._has_delivered = True
+        self._sink.cast(
+            Cast(held.room, message.event, message.body, message.except_user, message.is_volatile)
+        )
+
+    def _reach(self, offset: int) -> None:
+        if offset > self._position:
+            self._position = offset
+            self._sink.reach(self._shard, offset)
+
+    def _wait(
+        self, offset: int, held: Held | None, message: Publication | CastMessage | None, size: int
+    ) -> None:
+        round_ = self._round
+        assert round_ is not None
+        round_.wait(offset, held, message, size)
+        if round_.waiting_bytes > self._limits.waiting_bytes:
+            self.statistics.overflows += 1
+            self._begin_round()
+
+    # Rounds ---------------------------------------------------------------------------------
+
+    def _open_round(self, *, is_long: bool = False) -> Round:
+        self._abandon()
+        self.statistics.rounds += 1
+        round_ = self._round = Round(self._position, is_long=is_long)
+        return round_
+
+    def _begin_round(self) -> None:
+        """See what all rooms have, and read what is missing."""
+        round_ = self._open_round()
+        # Never none: the reply is also what the end of the round waits for.
+        chunks = list(_chunks(list(self._rooms.held.values()))) or [()]
+        round_.asked = len(chunks)
+        self._requests += [Tails(chunk, round_) for chunk in chunks]
+
+    def _abandon(self) -> None:
+        round_, self._round = self._round, None
+        if round_ is not None:
+            round_.abandon()
+
+    def audit(self, count: int) -> None:
+        """Ask for the tails of the next *count* rooms: a loss in a quiet room is found, too."""
+        if not self.is_live or not self._rooms.held:
+            return
+        if not self._audit:
+            self._audit = list(self._rooms.held)
+        chosen = [self._audit.pop() for _ in range(min(count, len(self._audit)))]
+        rooms = [held for channel in chosen if (held := self._rooms.held.get(channel)) is not None]
+        self._requests += [Tails(chunk) for chunk in _chunks(rooms)]
+
+    def on_tails(self, request: Tails, seq: int, tails: Sequence[int]) -> None:
+        """Take the shard's newest offset and those of the rooms that were asked for."""
+        round_ = self._round
+        if seq < self._position:
+            self._go_back(seq)
+        behind = []
+        for held, tail in zip(request.rooms, tails, strict=True):
+            # One that was not said to be heard yet has Tails of its own, behind its SUBSCRIBE.
+            if self._rooms.held.get(held.channel) is not held or not held.is_subscribed:
+                continue
+            is_unsure = tail == 0 and request.round is not None and request.round.is_long
+            if held.heard is None or tail <= held.heard and not is_unsure:
+                held.hear(seq)
+            else:
+                behind.append((held, tail))
+            if not held.is_ready:
+                held.is_ready = True
+                held.on_ready()
+        if round_ is None:
+            if behind:
+                self.statistics.gaps += len(behind)
+                self._begin_round()
+        elif request.round is round_:
+            round_.asked -= 1
+            round_.seq = max(round_.seq, seq)
+            round_.behind += [held for held, _ in behind]
+        else:
+            round_.later += behind
+        self.on_canary(seq)
+        if round_ is not None and round_ is self._round and request.round and not round_.asked:
+            self._begin_reads(round_)
+
+    def _go_back(self, seq: int) -> None:
+        """The shard has less than was heard of it, in the same term: nothing heard is certain."""
+        rooms = [held for held in self._rooms.held.values() if held.last > seq]
+        for held in self._rooms.held.values():
+            held.last = min(held.last, seq)
+            held.heard = None if held.heard is None else min(held.heard, seq)
+        self._tell_rewound(rooms)
+        self._position = seq
+
+    def _begin_reads(self, round_: Round) -> None:
+        limits = self._limits
+        rooms = [held for held in round_.behind if self._rooms.held.get(held.channel) is held]
+        count = -(-len(rooms) // limits.share_rooms)
+        page_bytes = max(limits.page_bytes, limits.fill_bytes // max(1, count))
+        round_.share_out(rooms, limits.share_rooms, page_bytes)
+        self._advance(round_)
+
+    def on_read(
+        self, request: Read, reached: int, found: Sequence[Found], *, is_complete: bool
+    ) -> None:
+        """Take a page of the logs that were asked for."""
+        share, round_ = request.share, request.share.round
+        if round_ is not self._round:
+            return
+        self.statistics.filled += len(found)
+        round_.take_page(request, found, reached)
+        if is_complete:
+            round_.complete(share)
+        self._advance(round_)
+
+    def on_missing(self, request: Read, places: Iterable[int]) -> None:
+        """Take that the logs of some rooms that were asked for do not reach back, or are gone."""
+        share, round_ = request.share, request.share.round
+        if round_ is not self._round:
+            return
+        lost = [request.rooms[place] for place in places]
+        for held in lost:
+            share.rooms.remove(held)
+            held.hear(round_.seq)
+        rooms = [held.room for held in lost if self._rooms.held.get(held.channel) is held]
+        if rooms:
+            self.statistics.lost_rooms += len(rooms)
+            self._sink.lose(self._shard, rooms, can_resume=True)
+        share.is_asked = False
+        if not share.rooms:
+            round_.complete(share)
+        self._advance(round_)
+
+    def _advance(self, round_: Round) -> None:
+        """Deliver what nothing can come before any more; ask for more, or end the round."""
+        for one in round_.deliverable():
+            if isinstance(one, Waiting):
+                self._take_waiting(one)
+                if self._round is not round_:
+                    return
+            elif self._rooms.held.get(one[0].channel) is one[0]:
+                self._deliver(*one)
+        shares = round_.open_shares
+        if shares:
+            horizon = min(share.reached for share in shares)
+            self._reach(horizon)
+            for share in shares:
+                if not share.is_asked and share.reached == horizon:
+                    share.is_asked = True
+                    rooms = tuple(share.rooms)
+                    heard = tuple(held.heard or 0 for held in rooms)
+                    self._requests.append(Read(share, rooms, heard, share.reached))
+            return
+        self._round = None
+        rooms_behind = (held for held, tail in round_.later if (held.heard or 0) < tail)
+        if any(self._rooms.held.get(held.channel) is held for held in rooms_behind):
+            self._begin_round()
+
+    def _take_waiting(self, waiting: Waiting) -> None:
+        held, message = waiting.held, waiting.message
+        if held is None:
+            self._reach(waiting.reached)
+        elif self._rooms.held.get(held.channel) is not held:
+            return
+        elif isinstance(message, Publication):
+            self._take(held, message)
+        elif message is not None:
+            self._cast(held, message)
