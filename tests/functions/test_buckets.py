@@ -258,3 +258,23 @@ def test_the_full_outbox_is_asked_after_the_bucket(shard: Calls) -> None:
     shard.store(Post("b"), limits=limits)
     shard.command("SET", f"{A}b", "GONE 5 m1 s2")
     assert shard.publish(Post("a"), Post("b"), limits=limits) == ["MOVED 5 s2", "LAGGING"]
+
+
+def test_a_term_says_what_was_kept_of_the_one_before(shard: Calls) -> None:
+    """Where each later term began, and the newest offset before it; the first took over nothing."""
+    assert shard("terms", [], TERM) == [TERM << 40, []]
+    shard.store(Post("a"), Post("a"))
+    shard("take_term", [], "s1", 3)
+    shard("take_term", [], "s1", 3)
+    assert shard("terms", [], 3) == [3 << 40, [b"%d" % (3 << 40), b"%d" % (FIRST + 1)]]
+
+
+def test_a_cursor_of_what_was_not_kept_has_a_hole(shard: Calls) -> None:
+    """Above what a new primary has, up to its term: nobody knows what was heard there."""
+    kept = shard.store(Post("a"))[-1]
+    shard("take_term", [], "s1", 3)
+    shard.publish(Post("a", "new"), term=3)
+    base = 3 << 40
+    for after, is_whole in ((kept, True), (kept + 1, False), (base - 1, False), (base, True)):
+        replay = shard.read({"a": 0}, after, term=3)
+        assert (replay.holes, replay.bodies) == (([], ["new"]) if is_whole else (["a"], []))

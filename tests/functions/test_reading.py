@@ -230,3 +230,9 @@ def test_tails_are_the_rooms_newest_offsets(shard: Calls) -> None:
     offsets = fill(shard, "abab")
     keys = [f"{bucket_of(room)}l:{room}" for room in ("a", "b", "never")]
     assert shard("tails", keys, TERM) == [offsets[3], [offsets[2], offsets[3], 0]]
+
+
+def test_tails_of_no_rooms_is_the_shards_newest_offset(shard: Calls) -> None:
+    """An edge that holds nothing asks how far the shard is."""
+    (offset,) = shard.store(Post("a"))
+    assert shard("tails", [], TERM) == [offset, []]

@@ -10,8 +10,8 @@
 -- The library is this file and functions_reading, functions_presence and functions_outbox, joined.
 local VERSION = 1
 
-local SHARD, MARKS, OUTBOX, TOPOLOGY =
-  'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology'
+local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
+  'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology', 'roomful:terms'
 
 -- Numbers are doubles, exact to 2^53: enough for 8191 terms of 2^40 offsets.
 local TERM_SIZE, MAX_TERM, MAX_OFFSET = 2 ^ 40, 8191, 2 ^ 53 - 1
@@ -114,10 +114,28 @@ local function take_term(_, args)
   if term < current then return refuse('STALE_TERM', text(current)) end
   if term > current then
     -- Above all that the primary before may have given out, whether it came here or not.
+    local kept = seq
     seq = math.max(term * TERM_SIZE, (math.floor(seq / TERM_SIZE) + 1) * TERM_SIZE)
+    if current > 0 then redis.call('HSET', TERMS, text(seq), text(kept)) end
     redis.call('HSET', SHARD, 'name', name, 'term', text(term), 'seq', text(seq))
   end
   return {term, seq}
+end
+
+local function terms(_, args)
+  local seq, refusal = at_term(args[1])
+  return refusal or {seq, redis.call('HGETALL', TERMS)}
+end
+
+-- Whether *offset* was given out by a primary that did not replicate it before it was replaced:
+-- who has heard up to it may have heard what is not stored.
+local function is_unkept(offset, seq)
+  if offset >= math.floor(seq / TERM_SIZE) * TERM_SIZE then return false end
+  local found = redis.call('HGETALL', TERMS)
+  for index = 1, #found, 2 do
+    if offset > tonumber(found[index + 1]) and offset < tonumber(found[index]) then return true end
+  end
+  return false
 end
 
 local function claim(keys, args)
@@ -383,6 +401,10 @@ register('roomful_version', function() return VERSION end, 'no-writes')
 
 -- shard, term -> {term, newest offset}; WRONG_SHARD, BAD_TERM. Repeating it changes nothing.
 register('roomful_v1_take_term', take_term)
+
+-- term -> {newest offset, {offset a term began after, newest offset before it that was kept, ...}},
+-- in any order, as strings.
+register('roomful_v1_terms', terms, 'no-writes')
 
 -- KEYS {b}b...; term, version -> the records after it. Only what is NONE becomes OWNED.
 register('roomful_v1_claim', claim)

@@ -96,8 +96,9 @@ local function read(keys, args)
     local why = not is_owned and closed(settle(names[index], record, now, false), nil, now)
     if why then return refuse(why, (split(names[index]))) end
   end
-  -- An offset that was never given out: nobody knows what its client has.
-  if after > seq then return {after, 0, array(0), all} end
+  -- An offset that was never given out, or whose entries may be lost: nobody knows what its client
+  -- has.
+  if after > seq or is_unkept(after, seq) then return {after, 0, array(0), all} end
   local logs, holes = open_logs(keys, wanted, found, now, age, seq)
   if #holes > 0 then return {after, 0, array(0), holes} end
   local parts, reached = merge(logs, limit)
@@ -112,7 +113,7 @@ local function tails(keys, args)
     local tag, name = split(key)
     names[index] = tag .. 't:' .. name
   end
-  local offsets = get_all(names)
+  local offsets = #names > 0 and get_all(names) or names
   for index = 1, #keys do offsets[index] = tonumber(tail(offsets[index]) or 0) end
   return {seq, offsets}
 end
@@ -203,7 +204,8 @@ end
 -- {places of rooms with a hole}}; with a hole there are no entries.
 register('roomful_v1_read', read, 'no-writes')
 
--- KEYS {b}l:room...; term -> {newest offset, {each room's newest offset, 0 if it has none}}.
+-- KEYS {b}l:room... (or none); term -> {newest offset, {each room's newest offset, 0 if it has
+-- none}}.
 register('roomful_v1_tails', tails, 'no-writes')
 
 -- KEYS {b}l:room; term, before ('': none), after, count, limit_bytes, age_ms

@@ -120,7 +120,10 @@ class StreamLimits:
     waiting_bytes: int = 16 << 20
     """Of the live stream while a round is under way."""
     fill_bytes: int = 4 << 20
-    """Of logs that were read and not delivered, over all shares."""
+    """
+    Of logs that were read and not delivered, over all shares. A reply may be as large, and has to
+    fit into what the server buffers for a subscriber (client-output-buffer-limit pubsub).
+    """
     page_bytes: int = 16 << 10
     """A share's page is never smaller."""
     share_rooms: int = 256

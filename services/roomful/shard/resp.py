@@ -119,6 +119,11 @@ class RespConnection(asyncio.Protocol):
         state = "lost" if self.is_lost else f"{len(self._waiting)} replies due"
         return f"<RespConnection {state}>"
 
+    @property
+    def why(self) -> str:
+        """Why it was lost."""
+        return self._why
+
     # Asking ---------------------------------------------------------------------------------
 
     def send(self, commands: bytes, *callbacks: Callback) -> None:
