@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from functions.server import RunningServer, free_port, serving
 from roomful.cluster.topology import Address
@@ -156,3 +157,16 @@ def test_a_backoff_grows_to_its_bound_and_begins_again() -> None:
         assert most / 4 <= backoff.next_s() <= most
     backoff.reset()
     assert backoff.next_s() <= 1.0
+
+
+def test_it_runs_on_the_loop_that_edges_use(server: RunningServer) -> None:
+    """uvloop's transports are not asyncio's."""
+
+    async def ask() -> Any:
+        connection = await connect(address_of(server), timeout_s=DEADLINE_S)
+        try:
+            return await connection.call("PING")
+        finally:
+            connection.abort()
+
+    assert uvloop.run(ask()) == b"PONG"
