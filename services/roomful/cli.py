@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+from roomful.archive.command import ArchiveConfig, add_archive
 from roomful.edge.app import EdgeServer, build_edge
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import (
@@ -21,6 +22,7 @@ from roomful.edge.settings import (
     Settings,
     conformance_settings,
     load_settings,
+    load_unchecked,
     settings_table,
 )
 from roomful.protocol.errors import RoomfulError
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_token(commands)
+    add_archive(commands, _load_archive)
     add_verify(commands)
     options = parser.parse_args(arguments)
     try:
@@ -114,6 +117,17 @@ def _load(options: argparse.Namespace) -> Settings:
             overrides[name] = getattr(options, name)
     settings = load_settings(os.environ, file=options.config, overrides=overrides)
     return conformance_settings(settings) if settings.conformance else settings
+
+
+def _load_archive(options: argparse.Namespace) -> ArchiveConfig:
+    settings = load_unchecked(os.environ, file=options.config)
+    return ArchiveConfig(
+        archive=settings.archive,
+        state_dir=settings.state_dir,
+        port=settings.port,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:

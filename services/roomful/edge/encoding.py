@@ -19,12 +19,9 @@ import msgspec
 
 from roomful.protocol import jsonws, socketio
 from roomful.protocol.engineio import Binary
-from roomful.shard.base import Cast, Entry, Page
+from roomful.shard.base import OPEN_EVENTS, Cast, Entry, Page
 
-__all__ = ["OPEN_EVENTS", "Wire", "encode_cast", "encode_entry", "encode_notice", "page_json"]
-
-OPEN_EVENTS = frozenset({"message", "direct-message"})
-"""Events whose body is an object without its closing brace."""
+__all__ = ["Wire", "encode_cast", "encode_entry", "encode_notice", "page_json"]
 
 
 class Wire(IntEnum):

@@ -19,6 +19,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
+from roomful.archive.settings import ArchiveSettings
 from roomful.edge.access import AccessSettings
 from roomful.edge.auth import AuthSettings
 from roomful.edge.limits import LimitSettings
@@ -27,7 +28,14 @@ from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
 from roomful.shard.presence import PresenceLimits
 
-__all__ = ["DEV_SECRET", "BadSettings", "Settings", "load_settings", "settings_table"]
+__all__ = [
+    "DEV_SECRET",
+    "BadSettings",
+    "Settings",
+    "load_settings",
+    "load_unchecked",
+    "settings_table",
+]
 
 PREFIX: Final = "ROOMFUL_"
 DEV_SECRET: Final = "roomful-dev-secret-for-local-use-only"  # noqa: S105 - known, so refused outside --dev
@@ -89,6 +97,8 @@ class Settings:
     presence: PresenceLimits = field(default_factory=PresenceLimits)
     # The rest of the embedded shard.
     memory: MemoryLimits = field(default_factory=MemoryLimits)
+    # History that lasts: who fills the archive (`roomful archive`) and who reads it.
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
 
     @property
     def timer_tick_s(self) -> float:
@@ -107,10 +117,7 @@ def load_settings(
         BadSettings: one for all that is wrong.
     """
     problems: list[str] = []
-    values: dict[str, Any] = {}
-    if file is not None:
-        values |= _from_file(file, problems)
-    values |= _from_environment(environment, problems)
+    values = _read(environment, file, problems)
     values |= overrides
     if str(values.get("dev")).lower() in ("true", "1"):
         values = _DEV_DEFAULTS | values
@@ -120,6 +127,25 @@ def load_settings(
     if problems or settings is None:
         raise BadSettings(problems)
     return settings
+
+
+def load_unchecked(environment: Mapping[str, str], *, file: Path | None = None) -> Settings:
+    """
+    Read the settings for a process that is no edge: whether one could run so is not asked.
+
+    Raises:
+        BadSettings: one for all that is wrong.
+    """
+    problems: list[str] = []
+    settings: Settings | None = _build(Settings, "", _read(environment, file, problems), problems)
+    if problems or settings is None:
+        raise BadSettings(problems)
+    return settings
+
+
+def _read(environment: Mapping[str, str], file: Path | None, problems: list[str]) -> dict[str, Any]:
+    values = {} if file is None else _from_file(file, problems)
+    return values | _from_environment(environment, problems)
 
 
 _DEV_DEFAULTS: Final[dict[str, Any]] = {
@@ -239,7 +265,9 @@ def _keys(cls: type[Any], prefix: str = "") -> dict[str, Any]:
 
 _KEYS: Final = _keys(Settings)
 
-_SECRET_KEYS: Final = frozenset({"auth.secret", "access.webhook_secret"})
+_SECRET_KEYS: Final = frozenset(
+    {"auth.secret", "access.webhook_secret", "archive.url", "archive.shards_password"}
+)
 
 
 def settings_table(settings: Settings) -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ in offset order (design.md section 7, rule a).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 import msgspec
 
@@ -22,6 +22,7 @@ from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
 
 __all__ = [
+    "OPEN_EVENTS",
     "Cast",
     "Entry",
     "Envelope",
@@ -47,6 +48,10 @@ UserId = NewType("UserId", str)
 def user_room(user: UserId) -> RoomId:
     """Give the room that every connection of *user* is in, and that no one joins by hand."""
     return RoomId("user:" + user)
+
+
+OPEN_EVENTS: Final = frozenset({"message", "direct-message"})
+"""Events whose body is a JSON object without its closing brace: an edge appends the offset."""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):

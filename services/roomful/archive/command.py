@@ -1,0 +1,172 @@
+"""The command `roomful archive`: fill it, migrate it, export it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from roomful.archive.base import Archive, ArchiveUnavailable
+from roomful.archive.exporting import NdjsonWriter, ParquetWriter, Writer, export
+from roomful.archive.settings import ArchiveSettings
+from roomful.archive.sqlite import SqliteArchive
+from roomful.shard.base import RoomId, UserId
+from roomful.telemetry.logging import configure_logging
+
+__all__ = ["ArchiveConfig", "add_archive"]
+
+SAID_S: Final = 1.0
+"""Seconds between two lines of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveConfig:
+    """What the command needs of all settings."""
+
+    archive: ArchiveSettings
+    state_dir: str
+    port: int
+    log_level: str
+    log_format: str
+
+
+Load = Callable[[argparse.Namespace], ArchiveConfig]
+
+
+def add_archive(commands: Any, load: Load) -> None:
+    """Add the command to the subparsers *commands*; *load* reads the settings."""
+    parser = commands.add_parser(
+        "archive",
+        help="move messages from the shards into PostgreSQL; migrate and export it",
+        description="Without a further word it moves every message from the outboxes of "
+        "ROOMFUL_ARCHIVE_SHARDS into ROOMFUL_ARCHIVE_URL until it is stopped; run as many as you "
+        "like. docs/archive.md has the rest.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    parser.set_defaults(run=lambda options: _run(load(options)))
+    actions = parser.add_subparsers(metavar="ACTION")
+    migrate = actions.add_parser(
+        "migrate",
+        help="bring the database's schema to this version's",
+        description="Runs the migrations that ROOMFUL_ARCHIVE_URL does not have yet. Safe to run "
+        "many times and at once.",
+    )
+    migrate.set_defaults(run=lambda options: _migrate(load(options)))
+    exporting = actions.add_parser(
+        "export",
+        help="write messages as NDJSON or Parquet",
+        description="Writes all messages, a room's or a user's, from ROOMFUL_ARCHIVE_URL, or "
+        "without one from the SQLite file of `roomful serve`, which may go on meanwhile. Progress "
+        "goes to stderr.",
+    )
+    exporting.add_argument("--room", help="only this room's")
+    exporting.add_argument("--user", help="only what this user sent")
+    exporting.add_argument("--format", choices=("ndjson", "parquet"), default="ndjson")
+    exporting.add_argument("--output", type=Path, metavar="FILE", help="default: stdout (ndjson)")
+    exporting.add_argument("--sqlite", type=Path, metavar="FILE", help="read this SQLite file")
+    exporting.set_defaults(run=lambda options: _export(load(options), options))
+
+
+def _need_url(config: ArchiveConfig) -> ArchiveSettings:
+    if not config.archive.url:
+        raise ArchiveUnavailable(
+            "ROOMFUL_ARCHIVE_URL is needed: postgresql://user:password@host:port/database",
+            temporary=False,
+        )
+    return config.archive
+
+
+def _run(config: ArchiveConfig) -> int:
+    settings = _need_url(config)
+    if not settings.shards:
+        raise ArchiveUnavailable(
+            "ROOMFUL_ARCHIVE_SHARDS is needed: host:port of the shards' servers", temporary=False
+        )
+    from roomful.archive.service import ArchiveService
+
+    configure_logging(config.log_level, config.log_format)
+    uvloop.run(ArchiveService(settings).run())
+    return 0
+
+
+def _migrate(config: ArchiveConfig) -> int:
+    settings = _need_url(config)
+    from roomful.archive.connections import Connections
+    from roomful.archive.migrate import migrate
+
+    async def run() -> list[str]:
+        connections = Connections(settings.url, 1, 3600.0)
+        try:
+            return await migrate(connections)
+        finally:
+            await connections.aclose()
+
+    ran = uvloop.run(run())
+    print("\n".join(f"ran {name}" for name in ran) or "nothing to do")
+    return 0
+
+
+def _export(config: ArchiveConfig, options: argparse.Namespace) -> int:
+    if options.format == "parquet" and options.output is None:
+        raise ArchiveUnavailable("a Parquet file needs --output FILE", temporary=False)
+    uvloop.run(_export_to(config, options))
+    return 0
+
+
+async def _export_to(config: ArchiveConfig, options: argparse.Namespace) -> None:
+    archive = _open(config, options.sqlite)
+    begun = said = time.monotonic()
+
+    def progress(count: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAID_S:
+            said = time.monotonic()
+            print(f"{count} messages, {count / (said - begun):.0f}/s", file=sys.stderr)
+
+    try:
+        if options.output is None:
+            writer: Writer = NdjsonWriter(sys.stdout.buffer)
+            count = await _write(archive, writer, options, progress)
+        else:
+            # Whole under its name, or not at all.
+            part = options.output.with_name(options.output.name + ".part")
+            if options.format == "parquet":
+                count = await _write(archive, ParquetWriter(part), options, progress)
+            else:
+                with part.open("wb") as file:
+                    count = await _write(archive, NdjsonWriter(file), options, progress)
+            part.replace(options.output)
+    finally:
+        await archive.aclose()
+    print(f"exported {count} messages in {time.monotonic() - begun:.1f} s", file=sys.stderr)
+
+
+async def _write(
+    archive: Archive,
+    writer: Writer,
+    options: argparse.Namespace,
+    progress: Callable[[int], None],
+) -> int:
+    room = RoomId(options.room) if options.room is not None else None
+    user = UserId(options.user) if options.user is not None else None
+    return await export(archive, writer, room=room, user=user, progress=progress)
+
+
+def _open(config: ArchiveConfig, file: Path | None) -> Archive:
+    if file is None and config.archive.url:
+        from roomful.archive.postgres import PostgresArchive
+
+        return PostgresArchive(config.archive.url, connections=1, timeout_s=600.0)
+    path = file or Path(config.state_dir) / f"messages-{config.port}.sqlite3"
+    if not path.is_file():
+        raise ArchiveUnavailable(
+            f"there is no {path}: set ROOMFUL_ARCHIVE_URL, or name the file with --sqlite",
+            temporary=False,
+        )
+    return SqliteArchive(path)

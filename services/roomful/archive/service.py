@@ -1,0 +1,228 @@
+"""
+`roomful archive`: a worker for each shard of the topology, retention now and then, and probes.
+
+The topology is asked of any server that is known, every second; a shard that fails over is
+followed, and one that leaves the topology is worked for until its outbox is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from roomful.archive.archiver import Archiver, ArchiverStatistics, Target
+from roomful.archive.base import ArchiveUnavailable
+from roomful.archive.migrate import check_schema
+from roomful.archive.partitions import make_partitions
+from roomful.archive.postgres import PostgresArchive
+from roomful.archive.settings import ArchiveSettings
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import Address, BadTopology, Topology, decode_topology
+from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, connect
+from roomful.telemetry.metrics import CONTENT_TYPE, Metrics, Sample
+
+__all__ = ["ArchiveService"]
+
+logger = logging.getLogger("roomful.archive")
+
+LOOK_S: Final = 1.0
+REPLY_S: Final = 3.0
+DAY_MS: Final = 86_400_000
+
+
+class ArchiveService:
+    """One archiver process."""
+
+    # Mutable state: the newest topology, and the worker of each shard with its task.
+    def __init__(self, settings: ArchiveSettings) -> None:
+        self._settings = settings
+        self._archive = PostgresArchive(
+            settings.url, connections=settings.connections, timeout_s=settings.timeout_s
+        )
+        self.statistics = ArchiverStatistics()
+        self._topology: Topology | None = None
+        self._workers: dict[ShardName, tuple[Archiver, asyncio.Task[None]]] = {}
+        self._retained_at = 0.0
+
+    async def run(self) -> None:
+        """
+        Work until SIGTERM or SIGINT.
+
+        Raises:
+            ArchiveUnavailable: the schema is not this version's, which waiting does not help.
+        """
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        await self._until_ready(stopped)
+        tasks = [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
+        if self._settings.port:
+            tasks.append(asyncio.ensure_future(self._serve()))
+        stop = asyncio.ensure_future(stopped.wait())
+        done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        for task in [*tasks, stop, *(task for _, task in self._workers.values())]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._archive.aclose()
+        logger.info("archiver stopped", extra={"stored": self.statistics.stored})
+
+    async def _until_ready(self, stopped: asyncio.Event) -> None:
+        backoff = Backoff(0.5, 10.0)
+        while not stopped.is_set():
+            try:
+                await check_schema(self._archive.connections)
+                return
+            except ArchiveUnavailable as exc:
+                if not exc.temporary:
+                    raise
+                logger.warning("waiting for the database", extra={"why": exc.sentence})
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), backoff.next_s())
+
+    # Shards ---------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            found = await self._look()
+            if found is not None and found.newer_than(self._topology):
+                self._topology = found
+                logger.info("topology", extra={"generation": found.generation})
+            if self._topology is not None:
+                self._assign(self._topology)
+            for _, task in self._workers.values():
+                if task.done():
+                    task.result()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> Topology | None:
+        """Ask for the topology; None if nobody answers with one."""
+        for address in self._known():
+            try:
+                return await self._ask(address)
+            except (LostConnection, ReplyError, BadTopology) as exc:
+                logger.info("no topology", extra={"server": str(address), "why": str(exc)})
+        return None
+
+    def _known(self) -> Iterable[Address]:
+        known = dict.fromkeys(self._settings.addresses)
+        for record in self._topology.shards.values() if self._topology else ():
+            known |= dict.fromkeys((record.primary, *record.replicas))
+        # Not always the same one, which may be the one that is cut off from all others.
+        return random.sample(list(known), len(known))
+
+    async def _ask(self, address: Address) -> Topology | None:
+        login = Login(password=self._settings.shards_password or None)
+        connection = await connect(address, timeout_s=REPLY_S, login=login)
+        try:
+            _, document = await connection.call("FCALL_RO", "roomful_v1_topology", 0)
+        finally:
+            connection.abort()
+        return None if document is None else decode_topology(document)
+
+    def _assign(self, topology: Topology) -> None:
+        for name, record in topology.shards.items():
+            target = Target(record.primary, record.term, topology.acks)
+            if name in self._workers:
+                self._workers[name][0].target = target
+                continue
+            worker = Archiver(name, target, self._archive, self._settings, self.statistics)
+            self._workers[name] = worker, asyncio.ensure_future(worker.run())
+        for name in set(self._workers) - set(topology.shards):
+            status = self.statistics.outboxes.get(name)
+            if status is not None and status.entries == 0:
+                self._workers.pop(name)[1].cancel()
+                self.statistics.outboxes.pop(name, None)
+                logger.info("shard is gone", extra={"shard": name})
+
+    # Now and then ---------------------------------------------------------------------------
+
+    async def _maintain(self) -> None:
+        """Make partitions, let go of what is old, and finish erasures; several may at once."""
+        settings = self._settings
+        while True:
+            now_ms = time.time_ns() // 1_000_000
+            try:
+                size_ms = settings.partition_days * DAY_MS
+                await make_partitions(self._archive.connections, now_ms, size_ms)
+                await self._archive.finish_erasures()
+                gone = await self._archive.retain(settings.rules, now_ms)
+                logger.info("retention done", extra={"messages": gone})
+            except ArchiveUnavailable as exc:
+                self.statistics.failures += 1
+                logger.warning("retention interrupted", extra={"why": exc.sentence})
+                await asyncio.sleep(5.0)
+                continue
+            # Not in step with the other archivers.
+            await asyncio.sleep(settings.retention_every_s * (0.75 + 0.5 * random.random()))  # noqa: S311
+
+    # Probes ---------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        metrics = Metrics(self.samples)
+
+        async def answer_metrics(_request: Request) -> Response:
+            return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+        async def answer_probe(_request: Request) -> Response:
+            return Response(b"ok\n", media_type="text/plain")
+
+        routes = [Route("/metrics", answer_metrics)]
+        routes += [Route(path, answer_probe) for path in ("/livez", "/readyz")]
+        config = uvicorn.Config(
+            Starlette(routes=routes),
+            host="0.0.0.0",  # noqa: S104 - probes come from outside the container
+            port=self._settings.port,
+            log_config=None,
+            access_log=False,
+        )
+        server = uvicorn.Server(config)
+        # Signals are ours.
+        await server._serve()
+
+    def samples(self) -> Sequence[Sample]:
+        """Give the metrics."""
+        own = self.statistics
+        boxes = own.outboxes
+
+        def gauge(name: str, words: str, values: Mapping[ShardName, float]) -> Sample:
+            named: dict[str, float] = {str(shard): value for shard, value in values.items()}
+            return Sample(name, words, named, is_counter=False, label="shard")
+
+        return (
+            Sample("archive_stored", "Messages stored in the archive.", own.stored),
+            Sample("archive_repeated", "Messages that were there already.", own.repeated),
+            Sample("archive_dead_letters", "Messages kept as dead letters.", own.letters),
+            Sample("archive_batches", "Transactions.", own.batches),
+            Sample("archive_claimed", "Entries taken over from other archivers.", own.claimed),
+            Sample("archive_failures", "Times that work was interrupted.", own.failures),
+            gauge(
+                "archive_lag_entries",
+                "Outbox entries that are not archived.",
+                {name: one.entries for name, one in boxes.items()},
+            ),
+            gauge(
+                "archive_lag_bytes",
+                "Bytes of them.",
+                {name: one.bytes for name, one in boxes.items()},
+            ),
+            gauge(
+                "archive_lag_seconds",
+                "Age of the oldest of them.",
+                {name: one.age_ms / 1000 for name, one in boxes.items()},
+            ),
+            gauge("archive_delay_seconds", "From sent to archived, last batch.", own.delay_s),
+        )
