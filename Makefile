@@ -62,6 +62,7 @@ check-python: $(VENV)/.dev.stamp
 	@$(BIN)/python scripts/lock.py --check
 	@$(BIN)/python scripts/check_tree.py
 	@$(BIN)/python scripts/settings_page.py --check
+	@$(BIN)/python scripts/crd.py --check
 
 .PHONY: check-clients
 check-clients: $(CLIENTS)
@@ -87,7 +88,7 @@ lock: $(VENV)/.made ## Write requirements/ after a change to pyproject.toml (ARG
 clean: ## Remove all that make has made here, the virtual environment too
 	@rm -rf $(VENV) {clients,clients/*,tests/clients_js}/node_modules dist .ci/logs \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find services tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find services operator tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up: a stamp is as new as the last time its step was done ---
 

@@ -4,9 +4,11 @@ Writes requirements/, or checks (--check) that it still fits pyproject.toml.
 Each file holds every package with its version and hashes, for all platforms and every Python
 that pyproject.toml allows, and no download address: whoever installs uses their own index.
 
-    run.txt    what the server needs
-    dev.txt    that, all extras, and the groups for tests and checks
-    build.txt  the build backend, so that an install without isolation fetches nothing unpinned
+    run.txt       what the server needs on one machine
+    server.txt    that and the extras of the server's image
+    operator.txt  that and the extra of the operator's image
+    dev.txt       all extras, and the groups for tests and checks
+    build.txt     the build backend, so that an install without isolation fetches nothing unpinned
 
 Versions that are there stay as long as they fit; --upgrade takes newer ones. None is younger
 than a week: a bad release is mostly found by then.
@@ -28,6 +30,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
+IMAGES = {"server": ("postgres", "tracing"), "operator": ("operator",)}
 COMPILE = (
     *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
     *("--generate-hashes", "--no-annotate", "--exclude-newer", "7 days"),
@@ -41,12 +44,16 @@ def read_wanted(project: dict[str, Any]) -> dict[str, list[str]]:
     groups = project["dependency-groups"].values()
     # A line that is not text includes another group, and all groups are here anyway.
     extra = [line for group in groups for line in group if isinstance(line, str)]
-    extra += [
-        line for lines in project["project"]["optional-dependencies"].values() for line in lines
-    ]
+    extras = project["project"]["optional-dependencies"]
+    extra += [line for lines in extras.values() for line in lines]
     # hatchling asks for editables only when it makes an editable install.
     build = [*project["build-system"]["requires"], "editables"]
-    return {"run": run, "dev": [*run, *extra], "build": build}
+    images = {
+        image: [*run, *(line for name in names for line in extras[name])]
+        for image, names in IMAGES.items()
+    }
+    # The widest first: the others take its versions.
+    return {"dev": [*run, *extra], "run": run, **images, "build": build}
 
 
 def write(wanted: dict[str, list[str]], *, is_upgrade: bool) -> None:

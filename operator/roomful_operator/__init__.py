@@ -1,0 +1,1 @@
+"""The operator: keeps RoomfulCluster objects of a Kubernetes cluster as their specs say."""

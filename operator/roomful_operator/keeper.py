@@ -1,0 +1,278 @@
+"""
+Keeps one RoomfulCluster: a pass looks at everything there is, and does what is to be done next.
+
+Nothing is remembered between passes but what makes them cheaper. The shards' roles and the
+topology are the controller's (roomful.control); it runs beside the passes, so that a failover
+waits neither for the API server nor for the next pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from roomful.cluster.topology import Address
+from roomful.control.controller import ClusterSpec, ClusterStatus, Controller
+from roomful.control.link import Credentials
+from roomful_operator.api import (
+    CLUSTERS,
+    EVENTS,
+    OWNED,
+    PODS,
+    SECRETS,
+    ApiFailed,
+    Conflict,
+    KubernetesApi,
+    NotFound,
+)
+from roomful_operator.manifests.access import build_secrets
+from roomful_operator.manifests.parts import SHARD_PORT, Manifest, cluster_labels
+from roomful_operator.manifests.shards import member_names, redis_secret_name
+from roomful_operator.reconcile import (
+    Action,
+    Apply,
+    Observed,
+    Plan,
+    build_desired,
+    key_of,
+    reconcile,
+)
+from roomful_operator.spec import Cluster, parse_cluster
+from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
+
+__all__ = ["Keeper", "Leadership"]
+
+logger = logging.getLogger("roomful.operator")
+
+PASSWORD_BYTES: Final = 24
+MAX_MESSAGE: Final = 1000
+"""Of an event; the API server refuses more than 1024."""
+
+Leadership = Callable[[], bool]
+"""Whether this operator is the one at work; asked before every write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass came to."""
+
+    status: Mapping[str, Any]
+    writes: int
+    """How many writes it took, status and events among them; none when all is as it should be."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the next pass can wait."""
+        return self.writes == 0 and self.status.get("state") in ("Ready", "Paused")
+
+
+class NotLeading(ApiFailed):
+    """The Lease was lost in the middle of a pass."""
+
+
+class Keeper:
+    """One cluster's keeper; `look_after` is one pass."""
+
+    # Mutable state: the controller and its task, what it signs in with, the writes of this pass.
+    def __init__(
+        self, api: KubernetesApi, leads: Leadership, on_change: Callable[[], None]
+    ) -> None:
+        self._api = api
+        self._leads = leads
+        self._on_change = on_change
+        self._controller: Controller | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._credentials: Credentials | None = None
+        self._writes = 0
+        self.failovers = 0
+
+    async def aclose(self) -> None:
+        """Let go of the shards; the cluster goes on as it is."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._task = self._controller = None
+
+    async def look_after(self, document: Mapping[str, Any]) -> Outcome:
+        """
+        Make one pass for the RoomfulCluster *document*.
+
+        Raises:
+            ApiFailed: its status could not be written; everything else is told there.
+            BadSpec: the object cannot be read.
+        """
+        self._writes = 0
+        cluster = parse_cluster(document)
+        previous = document.get("status", {})
+        observed, pods = await self._observe(cluster)
+        plan = self._plan(cluster, previous)
+        failure = ""
+        try:
+            if not cluster.is_paused:
+                await self._make_secrets(cluster)
+                for action in reconcile(build_desired(cluster, plan, observed), observed):
+                    await self._do(cluster, action)
+                await self._tend_controller(cluster, plan, observed)
+        except ApiFailed as exc:
+            failure = str(exc)
+            logger.warning("pass not finished", extra={"cluster": cluster.name, "why": failure})
+        control = self._controller.status if self._controller else ClusterStatus()
+        facts = Facts(cluster, plan, observed, control, pods, failure=failure)
+        status = build_status(facts, previous, _now())
+        await self._tell(cluster, previous, status)
+        return Outcome(status, self._writes)
+
+    # Looking --------------------------------------------------------------------------------
+
+    async def _observe(self, cluster: Cluster) -> tuple[Observed, list[Manifest]]:
+        namespace, labels = cluster.identity.namespace, cluster_labels(cluster.name)
+        async with asyncio.TaskGroup() as group:
+            pods = group.create_task(self._api.list(PODS, namespace, labels=labels))
+            lists = [
+                group.create_task(self._api.list(kind, namespace, labels=labels))
+                for kind in OWNED.values()
+            ]
+        owned = {
+            key_of(live): live
+            for one in lists
+            for live in one.result()
+            if any(
+                owner["uid"] == cluster.identity.uid
+                for owner in live["metadata"].get("ownerReferences", ())
+            )
+        }
+        return Observed(owned), pods.result()
+
+    def _plan(self, cluster: Cluster, previous: Mapping[str, Any]) -> Plan:
+        topology = self._controller.topology if self._controller else None
+        names = dict.fromkeys(cluster.shards.names)
+        if topology is not None:
+            # What owns rooms stays, whatever the number in the specification.
+            names |= dict.fromkeys(sorted(topology.shards, key=_number))
+        kept = {
+            member["name"]: member["address"]
+            for shard in previous.get("shards", ())
+            for member in shard.get("members", ())
+        }
+        return Plan(cluster.edges.replicas, tuple(names), kept)
+
+    # Acting ---------------------------------------------------------------------------------
+
+    async def _do(self, cluster: Cluster, action: Action) -> None:
+        if isinstance(action, Apply):
+            key = key_of(action.manifest)
+            await self._write(self._api.apply(OWNED[key.kind], action.manifest))
+        else:
+            key = action.key
+            namespace = cluster.identity.namespace
+            await self._write(
+                self._api.delete(OWNED[key.kind], namespace, key.name, uid=action.uid)
+            )
+        logger.info(
+            type(action).__name__.lower(),
+            extra={"cluster": cluster.name, "kind": key.kind, "object": key.name},
+        )
+
+    async def _write(self, request: Any) -> Any:
+        if not self._leads():
+            request.close()
+            raise NotLeading(0, "write", "another operator holds the lease")
+        self._writes += 1
+        return await request
+
+    async def _make_secrets(self, cluster: Cluster) -> None:
+        """Make the secrets that are not there; learn the password of the servers."""
+        if self._credentials is not None:
+            return
+        namespace = cluster.identity.namespace
+        made = build_secrets(
+            cluster,
+            password=secrets.token_hex(PASSWORD_BYTES),
+            signing=secrets.token_hex(PASSWORD_BYTES),
+        )
+        for manifest in made:
+            try:
+                await self._api.get(SECRETS, namespace, manifest["metadata"]["name"])
+            except NotFound:
+                with contextlib.suppress(Conflict):  # another one was faster: its secret it is
+                    await self._write(self._api.create(SECRETS, namespace, manifest))
+        found = await self._api.get(SECRETS, namespace, redis_secret_name(cluster))
+        self._credentials = Credentials(password=_decoded(found["data"]["password"]))
+
+    async def _tend_controller(self, cluster: Cluster, plan: Plan, observed: Observed) -> None:
+        """Run the controller with what is wanted now; begin when all addresses are known."""
+        shards = {}
+        for name in plan.shards:
+            members = member_names(cluster, name)
+            addresses = {**plan.kept, **observed.addresses(members)}
+            if len(addresses.keys() & set(members)) < len(members):
+                return
+            shards[name] = tuple(Address(addresses[one], SHARD_PORT) for one in members)
+        wanted = ClusterSpec(shards, cluster.shards.acks, cluster.shards.fsync)
+        if self._task is not None and self._task.done():
+            failed = self._task.exception()
+            logger.error("controller ended", extra={"cluster": cluster.name, "why": repr(failed)})
+            self._task = None
+        if self._task is None:
+            self._controller = Controller(wanted, credentials=self._credentials)
+            self._task = asyncio.create_task(self._controller.run(), name=f"control {cluster.name}")
+        elif self._controller is not None and self._controller.spec != wanted:
+            self._controller.spec = wanted
+
+    # Telling --------------------------------------------------------------------------------
+
+    async def _tell(
+        self, cluster: Cluster, previous: Mapping[str, Any], status: Mapping[str, Any]
+    ) -> None:
+        if status == previous:
+            return
+        head = {"name": cluster.name, "namespace": cluster.identity.namespace}
+        body = {"apiVersion": CLUSTERS.api, "kind": CLUSTERS.name, "metadata": head}
+        await self._write(self._api.apply(CLUSTERS, {**body, "status": status}, part="status"))
+        for flip in flips(previous.get("conditions", ()), status["conditions"]):
+            await self._post_event(cluster, flip)
+
+    async def _post_event(self, cluster: Cluster, flip: Condition) -> None:
+        identity, now = cluster.identity, _now()
+        event = {
+            "metadata": {"generateName": f"{cluster.name}.", "namespace": identity.namespace},
+            "involvedObject": {
+                "apiVersion": CLUSTERS.api,
+                "kind": CLUSTERS.name,
+                "name": cluster.name,
+                "namespace": identity.namespace,
+                "uid": identity.uid,
+            },
+            "type": "Warning" if is_alarming(flip) else "Normal",
+            "reason": flip.reason,
+            "message": f"{flip.type} is {flip.holds}. {flip.message}"[:MAX_MESSAGE],
+            "source": {"component": "roomful-operator"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._write(self._api.create(EVENTS, identity.namespace, event))
+        except ApiFailed as exc:
+            logger.info("event not posted", extra={"cluster": cluster.name, "why": str(exc)})
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(name: str) -> tuple[int, str]:
+    digits = name.lstrip("abcdefghijklmnopqrstuvwxyz")
+    return (int(digits) if digits.isdecimal() else 0, name)
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text).decode()

@@ -1,0 +1,1 @@
+"""Builders of what a RoomfulCluster consists of: pure, from its specification."""

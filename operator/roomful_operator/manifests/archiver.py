@@ -1,0 +1,52 @@
+"""
+The archiver: carries messages from the shards' outboxes into PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from roomful.cluster.topology import Address
+from roomful_operator.manifests.edges import secret_entry
+from roomful_operator.manifests.parts import (
+    ARCHIVER,
+    Manifest,
+    Part,
+    build_manifest,
+    build_pod_template,
+)
+from roomful_operator.manifests.shards import redis_secret_name
+from roomful_operator.spec import Archive, Cluster
+
+__all__ = ["build_archiver"]
+
+
+def build_archiver(cluster: Cluster, archive: Archive, shards: Sequence[Address]) -> Manifest:
+    """Give the Deployment of the archiver; several share the shards' outboxes between them."""
+    part = Part(cluster, ARCHIVER)
+    values = {"ROOMFUL_LOG_FORMAT": "json", "ROOMFUL_SHARDS": ",".join(map(str, shards))}
+    container: Manifest = {
+        "name": "archiver",
+        "image": cluster.image,
+        "args": ["archive"],
+        "env": [
+            {
+                "name": "ROOMFUL_ARCHIVE_DSN",
+                "valueFrom": secret_entry(archive.dsn.name, archive.dsn.key),
+            },
+            {
+                "name": "ROOMFUL_SHARDS_PASSWORD",
+                "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
+            },
+            *({"name": name, "value": value} for name, value in values.items()),
+        ],
+        "resources": {name: dict(value) for name, value in archive.resources.items()},
+    }
+    template = build_pod_template(part, archive.pod, container)
+    spec = {
+        "replicas": archive.replicas,
+        "revisionHistoryLimit": 3,
+        "selector": {"matchLabels": part.selector},
+        "template": template,
+    }
+    return build_manifest(part, "Deployment", part.account, {"spec": spec}, api="apps/v1")

@@ -1,0 +1,144 @@
+"""
+The edges: a Deployment, and the Services that clients and load balancers find them by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from roomful.cluster.topology import Address
+from roomful_operator.manifests.parts import (
+    EDGE,
+    EDGE_PORT,
+    Manifest,
+    Part,
+    build_manifest,
+    build_pod_template,
+)
+from roomful_operator.manifests.shards import redis_secret_name
+from roomful_operator.spec import Cluster
+
+__all__ = ["auth_secret", "build_edge_services", "build_edges", "edges_name", "secret_entry"]
+
+UNREADY_S: Final = 5
+"""Between the end of a pod's readiness and its SIGTERM, for proxies to hear of it."""
+GRACE_S: Final = 30
+"""Beyond the drain, for what is in flight."""
+
+
+def edges_name(cluster: Cluster) -> str:
+    """Give the name of the edges' Deployment and Service."""
+    return f"{cluster.name}-edge"
+
+
+def auth_secret(cluster: Cluster) -> tuple[str, str]:
+    """Give name and key of the secret that tokens are signed with."""
+    given = cluster.auth.secret
+    return (given.name, given.key) if given else (f"{cluster.name}-auth", "secret")
+
+
+def build_edges(cluster: Cluster, *, replicas: int, shards: Sequence[Address]) -> Manifest:
+    """
+    Give the Deployment of the edges.
+
+    Args:
+        replicas: how many; the autoscaler's number, or that of the specification.
+        shards: the servers from which an edge learns the topology.
+    """
+    edges = cluster.edges
+    part = Part(cluster, EDGE)
+    template = build_pod_template(
+        part,
+        edges.pod,
+        _container(cluster, shards),
+        volumes=[{"name": "tmp", "emptyDir": {}}],
+        grace_s=UNREADY_S + edges.drain_seconds + GRACE_S,
+    )
+    spec = {
+        "replicas": replicas,
+        "minReadySeconds": 5,
+        "revisionHistoryLimit": 3,
+        # One more before one less, one after the other: every edge's clients move once.
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        },
+        "selector": {"matchLabels": part.selector},
+        "template": template,
+    }
+    return build_manifest(part, "Deployment", edges_name(cluster), {"spec": spec}, api="apps/v1")
+
+
+def build_edge_services(cluster: Cluster) -> list[Manifest]:
+    """Give the Service of the edges, and the headless one in which a proxy sees each of them."""
+    ports = [
+        {"name": "http", "port": EDGE_PORT, "targetPort": "http", "appProtocol": "kubernetes.io/ws"}
+    ]
+    part = Part(cluster, EDGE)
+    shared = {"selector": part.selector, "ports": ports}
+    shapes: dict[str, Manifest] = {
+        edges_name(cluster): {"type": "ClusterIP"},
+        f"{edges_name(cluster)}s": {"clusterIP": "None"},
+    }
+    return [
+        build_manifest(part, "Service", name, {"spec": {**shape, **shared}})
+        for name, shape in shapes.items()
+    ]
+
+
+def _container(cluster: Cluster, shards: Sequence[Address]) -> Manifest:
+    return {
+        "name": "edge",
+        "image": cluster.image,
+        "args": ["serve"],
+        "env": _environment(cluster, shards),
+        "ports": [{"name": "http", "containerPort": EDGE_PORT}],
+        "startupProbe": _probe("/livez", period_s=1, failures=60),
+        "livenessProbe": _probe("/livez", period_s=10, failures=3),
+        "readinessProbe": _probe("/readyz", period_s=2, failures=2),
+        # The kubelet's own sleep: there is no shell in it.
+        "lifecycle": {"preStop": {"sleep": {"seconds": UNREADY_S}}},
+        "resources": {name: dict(value) for name, value in cluster.edges.resources.items()},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - an emptyDir
+    }
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 3,
+        "failureThreshold": failures,
+    }
+
+
+def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
+    secret, key = auth_secret(cluster)
+    values: dict[str, str] = {
+        "ROOMFUL_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network
+        "ROOMFUL_PORT": str(EDGE_PORT),
+        "ROOMFUL_LOG_FORMAT": "json",
+        "ROOMFUL_DRAIN_WINDOW_S": str(cluster.edges.drain_seconds),
+        "ROOMFUL_SHARDS": ",".join(map(str, shards)),
+    }
+    if cluster.origins:
+        values["ROOMFUL_ORIGINS"] = ",".join(cluster.origins)
+    if cluster.tracing.endpoint:
+        values["ROOMFUL_TRACING_ENDPOINT"] = cluster.tracing.endpoint
+        values["ROOMFUL_TRACING_RATIO"] = str(cluster.tracing.ratio)
+    values |= cluster.edges.settings
+    return [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "ROOMFUL_AUTH_SECRET", "valueFrom": secret_entry(secret, key)},
+        {
+            "name": "ROOMFUL_SHARDS_PASSWORD",
+            "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
+        },
+        *({"name": name, "value": value} for name, value in sorted(values.items())),
+    ]
+
+
+def secret_entry(name: str, key: str) -> dict[str, Any]:
+    """Give a value that comes from the entry *key* of the Secret *name*."""
+    return {"secretKeyRef": {"name": name, "key": key}}

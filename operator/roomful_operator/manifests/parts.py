@@ -1,0 +1,185 @@
+"""
+What all manifests have in common: names, labels, owners, and what every pod is held to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from roomful_operator.spec import Cluster, Pod
+
+__all__ = [
+    "ARCHIVER",
+    "EDGE",
+    "EDGE_PORT",
+    "GROUP",
+    "SHARD",
+    "SHARD_LABEL",
+    "SHARD_PORT",
+    "Manifest",
+    "Part",
+    "build_manifest",
+    "build_pod_template",
+    "cluster_labels",
+    "container_security",
+    "spread",
+]
+
+Manifest = dict[str, Any]
+"""An object of Kubernetes as it goes over the wire."""
+
+GROUP: Final = "roomful.dev"
+SHARD_LABEL: Final = "roomful.dev/shard"
+EDGE: Final = "edge"
+SHARD: Final = "shard"
+ARCHIVER: Final = "archiver"
+EDGE_PORT: Final = 8080
+SHARD_PORT: Final = 6379
+USERS: Final = {EDGE: 10001, ARCHIVER: 10001, SHARD: 999}
+"""Whom each component's image knows as its user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component of a cluster, or one shard of it; all that belongs to it carries its labels."""
+
+    cluster: Cluster
+    component: str
+    shard: str = ""
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Give the labels that the part's pods are found by; they never change."""
+        found = {
+            **cluster_labels(self.cluster.name),
+            "app.kubernetes.io/component": self.component,
+        }
+        return {**found, SHARD_LABEL: self.shard} if self.shard else found
+
+    @property
+    def account(self) -> str:
+        """Give the name of the ServiceAccount of the component."""
+        return f"{self.cluster.name}-{self.component}"
+
+
+def cluster_labels(name: str) -> dict[str, str]:
+    """Give the labels of everything that the cluster *name* consists of."""
+    return {"app.kubernetes.io/name": "roomful", "app.kubernetes.io/instance": name}
+
+
+def build_manifest(
+    part: Part, kind: str, name: str, body: Mapping[str, Any], *, api: str = "v1"
+) -> Manifest:
+    """Give an object that the RoomfulCluster owns: it goes when the cluster is deleted."""
+    owner = part.cluster.identity
+    return {
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": owner.namespace,
+            "labels": {**part.selector, "app.kubernetes.io/managed-by": "roomful-operator"},
+            "ownerReferences": [
+                {
+                    "apiVersion": f"{GROUP}/v1alpha1",
+                    "kind": "RoomfulCluster",
+                    "name": owner.name,
+                    "uid": owner.uid,
+                    "controller": True,
+                    # Deleting the cluster does not wait for this object.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **body,
+    }
+
+
+def container_security() -> Manifest:
+    """Give what Pod Security `restricted` asks of a container, and a root that is read-only."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def spread(match: Mapping[str, str], *, is_rule: bool) -> list[Manifest]:
+    """
+    Give constraints that keep pods of *match* on different nodes and zones, where there are.
+
+    Args:
+        is_rule: whether a pod rather waits than shares a node that another node could spare it;
+            with fewer nodes than pods they share evenly.
+    """
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "DoNotSchedule" if is_rule else "ScheduleAnyway",
+            # A node that takes no pods, being drained or gone, is not missed.
+            "nodeTaintsPolicy": "Honor",
+            "labelSelector": {"matchLabels": dict(match)},
+        },
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(match)},
+        },
+    ]
+
+
+def build_pod_template(
+    part: Part,
+    pod: Pod,
+    container: Manifest,
+    *,
+    volumes: Sequence[Manifest] = (),
+    grace_s: int = 30,
+) -> Manifest:
+    """Give the pod template of a component: restricted, spread, and with what *pod* adds."""
+    cluster, match, user = part.cluster, part.selector, USERS[part.component]
+    env = [*container.get("env", ()), *map(dict, pod.extra_env)]
+    mounts = [*container.get("volumeMounts", ()), *map(dict, pod.extra_volume_mounts)]
+    spec: Manifest = {
+        "serviceAccountName": part.account,
+        "automountServiceAccountToken": False,
+        # A Service named roomful would come in as ROOMFUL_PORT=tcp://..., which is a setting.
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_s,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                **container,
+                "imagePullPolicy": cluster.image_pull_policy,
+                "securityContext": container_security(),
+                **({"env": env} if env else {}),
+                **({"volumeMounts": mounts} if mounts else {}),
+            }
+        ],
+        "topologySpreadConstraints": spread(match, is_rule=part.component == SHARD),
+    }
+    optional: Manifest = {
+        "imagePullSecrets": [dict(one) for one in cluster.image_pull_secrets],
+        "volumes": [*volumes, *map(dict, pod.extra_volumes)],
+        "nodeSelector": dict(pod.node_selector),
+        "tolerations": [dict(one) for one in pod.tolerations],
+        "affinity": dict(pod.affinity),
+        "priorityClassName": pod.priority_class_name,
+    }
+    return {
+        "metadata": {
+            "labels": {**pod.labels, **match},
+            **({"annotations": dict(pod.annotations)} if pod.annotations else {}),
+        },
+        "spec": {**spec, **{name: value for name, value in optional.items() if value}},
+    }
