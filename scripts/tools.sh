@@ -12,6 +12,7 @@ for tool in "$@"; do
         chromium) commands="${CHROMIUM:-} chromium chromium-browser google-chrome" ;;
         postgresql) commands="/usr/lib/postgresql/*/bin/postgres postgres" ;;
         pgbouncer) commands="pgbouncer /usr/sbin/pgbouncer" ;;
+        haproxy) commands="haproxy /usr/sbin/haproxy" ;;
         *) commands=$tool ;;
     esac
     found=

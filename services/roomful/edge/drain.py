@@ -3,7 +3,8 @@ Going away without a stampede. The order:
 
 1. not ready: the load balancer stops sending, new sessions are refused with a hint to retry;
 2. connections are told `reconnect` {reason, afterMs} and closed in waves over the window, before
-   uvicorn closes anything;
+   uvicorn closes anything; what is only carried to other edges is cut in the same waves: its
+   clients come back by another edge and resume;
 3. what is in the shard's batch is committed, the embedded shard is written down;
 4. uvicorn stops: listening sockets, idle keep-alive connections, lifespan.
 
@@ -17,10 +18,11 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+from roomful.edge.connection import Connection
 from roomful.protocol.errors import CloseCode
 
 if TYPE_CHECKING:
-    from roomful.edge.edge import Edge
+    from roomful.edge.edge import Edge, Passing
 
 __all__ = ["drain"]
 
@@ -36,22 +38,31 @@ async def drain(edge: Edge, *, reason: str = "restart") -> int:
     """Close all connections of *edge* in waves; gives how many there were."""
     edge.is_draining = True
     window_s = edge.settings.drain_window_s
-    waiting = list(edge.connections)
+    waiting: list[Connection | Passing] = [*edge.connections, *edge.passing]
     random.shuffle(waiting)
     count = len(waiting)
     logger.info("drain began", extra={"connections": count, "window_s": window_s})
     per_wave = max(1, int(WAVE_S * max(MIN_PER_SECOND, count / max(window_s, WAVE_S))))
     while waiting:
         wave, waiting = waiting[:per_wave], waiting[per_wave:]
-        for connection in wave:
-            if connection.is_closed:
-                continue
-            # Spread over a window as long as ours, so that those closed together do not come
-            # back together. Jitter needs no cryptography.
-            after_ms = RESTART_MS + int(random.random() * window_s * 100)  # noqa: S311
-            connection.notify("reconnect", {"reason": reason, "afterMs": after_ms})
-            connection.close(CloseCode.RESTART, reason)
+        for one in wave:
+            if isinstance(one, Connection):
+                _close(one, reason, window_s)
+            else:
+                one.close()
         if waiting:
             await asyncio.sleep(WAVE_S)
+    for late in tuple(edge.passing):
+        late.close()
     logger.info("drain ended", extra={"connections": count})
     return count
+
+
+def _close(connection: Connection, reason: str, window_s: float) -> None:
+    if connection.is_closed:
+        return
+    # Spread over a window as long as ours, so that those closed together do not come back
+    # together. Jitter needs no cryptography.
+    after_ms = RESTART_MS + int(random.random() * window_s * 100)  # noqa: S311
+    connection.notify("reconnect", {"reason": reason, "afterMs": after_ms})
+    connection.close(CloseCode.RESTART, reason)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from roomful.archive.base import Archive
 from roomful.edge.access import RoomAccess
@@ -18,9 +18,11 @@ from roomful.edge.auth import Authenticator
 from roomful.edge.connection import Connection
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.fanout import Fanout
+from roomful.edge.forward import Forwarder
 from roomful.edge.http import HeadTimer
 from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
 from roomful.edge.origins import Origins
+from roomful.edge.peers import Peers, new_edge_name
 from roomful.edge.router import Router
 from roomful.edge.settings import Settings
 from roomful.edge.sign_in import SignIn
@@ -40,6 +42,17 @@ CREDIT = 16
 """Operations a connection takes from its rate at once, so that most cost one subtraction."""
 
 
+ANSWER_HEAD_BYTES = 64 * 1024
+"""What another edge's answer to a poll may have around its payload."""
+
+
+class Passing(Protocol):
+    """Something that this edge only carries to another."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 @dataclass(slots=True)
 class EdgeStatistics:
     """Counts since the start."""
@@ -55,6 +68,12 @@ class EdgeStatistics:
     slow_clients: int = 0
     client_faults: int = 0
     """Connections closed for what they sent."""
+    forwards: int = 0
+    """Polling requests passed on to the edge that has their session."""
+    splices: int = 0
+    """WebSockets carried to the edge that has their session."""
+    forwards_failed: int = 0
+    """Of both, those whose edge could not be reached."""
     refusals: Counter[RefusalCode] = field(default_factory=Counter)
 
 
@@ -73,6 +92,10 @@ class Edge:
             limits.attachments, limits.namespaces, limits.payload_bytes
         )
         self.connections: set[Connection] = set()
+        self.passing: set[Passing] = set()
+        """What is carried to other edges now."""
+        self.peers = Peers(new_edge_name())
+        self.forwarder = Forwarder(self.peers.name, 2 * limits.payload_bytes + ANSWER_HEAD_BYTES)
         self.wheel = TimerWheel(settings.timer_tick_s)
         self.head_timer = HeadTimer(limits.header_timeout_s)
         self.counts = ConnectionCounts(limits)
@@ -106,6 +129,7 @@ class Edge:
         """Begin, in the running loop."""
         self._loop = asyncio.get_running_loop()
         self.wheel.start()
+        self.peers.start()
         rate = self.settings.limits.handshakes_per_second
         if rate:
             burst = self.settings.limits.handshake_burst
@@ -115,6 +139,8 @@ class Edge:
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything."""
         self.wheel.stop()
+        self.forwarder.close()
+        await self.peers.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
         await self.shard.aclose()
@@ -156,7 +182,10 @@ class Edge:
         if not self.settings.limits.connections_per_address:
             return ""
         peer = transport.get_extra_info("peername")
-        return str(peer[0]) if peer else ""
+        if not peer or self.peers.is_peer(peer[0]):
+            # Another edge has counted its client.
+            return ""
+        return str(peer[0])
 
     def take_handshake(self) -> None:
         """

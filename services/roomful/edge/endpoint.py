@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from roomful.edge.engine import Application, EngineConnection
+from roomful.edge.peers import new_sid
 from roomful.edge.websocket import Owner, Socket
 from roomful.protocol.engineio import (
     BadHandshake,
@@ -68,7 +69,7 @@ class Endpoint:
 
     def open_polling(self, handshake: Handshake) -> tuple[EngineConnection, bytes]:
         """Begin a session on polling; gives it and the first payload."""
-        engine = EngineConnection(self, secrets.token_urlsafe(15), None)
+        engine = EngineConnection(self, new_sid(self._edge.peers.name), None)
         self._sessions[engine.sid] = engine
         engine.application = self._begin(engine, handshake)
         return engine, encode_open(engine.sid, upgrades=True, pace=self.pace)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from roomful.edge.forward import passed_on
+from roomful.edge.splice import Splice
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.errors import Refused
 
@@ -147,13 +149,24 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += (name, b": ", value, b"\r\n")
-        protocol = EdgeProtocol(self._edge, self._address)
-        protocol.connection_made(self.transport)
-        protocol.data_received(b"".join((*head, b"\r\n", rest)))
-        self.transport.set_protocol(protocol)
+        if b"sid=" in self.url and (owner := self._edge.upgrade.owner_of(self.url, self.headers)):
+            self._splice(owner, head, rest)
+        else:
+            protocol = EdgeProtocol(self._edge, self._address)
+            protocol.connection_made(self.transport)
+            protocol.data_received(b"".join((*head, b"\r\n", rest)))
+            self.transport.set_protocol(protocol)
         # The parser and this object know each other, and collections are rare: what an idle
         # WebSocket does not need must not wait for one.
         self.parser = self.flow = self.transport = None  # type: ignore[assignment]
+
+    def _splice(self, owner: str, head: list[bytes], rest: bytes) -> None:
+        """Hand the connection over to the edge that has the session it names."""
+        client = self.client[0] if self.client else ""
+        for name, value in passed_on(self.headers, self._edge.peers.name, client):
+            head += (name, b": ", value, b"\r\n")
+        splice = Splice(self._edge, self._address, self.transport)
+        self._edge.spawn(splice.run(owner, b"".join((*head, b"\r\n", rest))))
 
     def reject(self, head: bytes) -> None:
         """Answer with *head* and hang up."""

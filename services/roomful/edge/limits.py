@@ -184,7 +184,7 @@ class ConnectionCounts:
 
     def enter(self, address: str) -> None:
         """
-        Count a connection from *address*.
+        Count a connection from *address*; "" has no limit of its own.
 
         Raises:
             Refused: OVERLOADED when the edge is full, RATE_LIMITED when the address has its
@@ -192,9 +192,8 @@ class ConnectionCounts:
         """
         if self._connections >= self._settings.connections:
             raise Refused(RefusalCode.OVERLOADED, "this edge has its maximum of connections")
-        _count_in(
-            self._addresses, address, self._settings.connections_per_address, "this address has"
-        )
+        maximum = self._settings.connections_per_address if address else 0
+        _count_in(self._addresses, address, maximum, "this address has")
         self._connections += 1
 
     def leave(self, address: str) -> None:

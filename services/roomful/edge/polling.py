@@ -7,11 +7,15 @@ Source: engine.io-protocol v4, "HTTP long-polling"; the faults are the reference
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from roomful.edge.engine import CLOSE
+from roomful.edge.forward import Answer, Outgoing, PeerLost
+from roomful.edge.peers import FORWARDED
 from roomful.edge.upgrade import parse_query
 from roomful.protocol.engineio import (
     BadHandshake,
@@ -19,7 +23,14 @@ from roomful.protocol.engineio import (
     decode_payload,
     parse_handshake,
 )
-from roomful.protocol.errors import BadPacket, ClientFault, CloseCode, Refused, TooLarge
+from roomful.protocol.errors import (
+    BadPacket,
+    ClientFault,
+    CloseCode,
+    RefusalCode,
+    Refused,
+    TooLarge,
+)
 from roomful.protocol.session import Channel
 
 if TYPE_CHECKING:
@@ -30,6 +41,18 @@ if TYPE_CHECKING:
 __all__ = ["Polling"]
 
 TEXT = "text/plain; charset=UTF-8"
+FORWARDED_NAME = FORWARDED.decode()
+
+
+class _PassingPoll:
+    """A request that another edge answers. Implements Passing."""
+
+    def __init__(self, gone: asyncio.Future[None]) -> None:
+        self._gone = gone
+
+    def close(self) -> None:
+        """As if the client had hung up."""
+        self._gone.cancel()
 
 
 class Polling:
@@ -71,6 +94,9 @@ class Polling:
             self._edge.take_handshake()
             _, payload = self._endpoint.open_polling(handshake)
             return Response(payload, media_type=TEXT)
+        owner = self._edge.peers.owner_of(handshake.sid)
+        if owner is not None and FORWARDED_NAME not in request.headers:
+            return await self._forward(request, owner)
         engine = self._endpoint.find(handshake.sid)
         if request.method == "GET":
             return await self._poll(request, engine)
@@ -110,12 +136,78 @@ class Polling:
                     _check_text(packet)
                 engine.receive(Channel.POLL, packet)
         except ClientFault as fault:
-            self._edge.statistics.client_faults += 1
             engine.fail(fault)
-            status = 413 if isinstance(fault, TooLarge) else 400
-            body = BadHandshake(HandshakeFault.BAD_REQUEST, fault.reason).body
-            return Response(body, status, {"Connection": "close"}, "application/json")
+            return self._refuse_body(fault)
         return Response(b"ok", media_type="text/html")
+
+    # Sessions of other edges ----------------------------------------------------------------
+
+    async def _forward(self, request: Request, owner: str) -> Response:
+        """
+        Let the edge *owner* answer.
+
+        Raises:
+            BadHandshake: UNKNOWN_SID, that edge is not there.
+            Refused: OVERLOADED, it does not answer; DRAINING, this one goes away.
+        """
+        edge = self._edge
+        if request.method not in ("GET", "POST"):
+            raise BadHandshake(HandshakeFault.BAD_REQUEST)
+        fault: ClientFault | None = None
+        body = b""
+        if request.method == "POST":
+            try:
+                body = await self._body(request)
+            except ClientFault as exc:
+                # Here as there such a body ends the session.
+                fault, body = exc, CLOSE
+        address = await edge.peers.find(owner)
+        if address is None:
+            edge.statistics.forwards_failed += 1
+            raise BadHandshake(HandshakeFault.UNKNOWN_SID)
+        edge.statistics.forwards += 1
+        target = request.scope["raw_path"] + b"?" + request.scope["query_string"]
+        outgoing = Outgoing(request.method, target, request.headers.raw, body)
+        client = request.client.host if request.client else ""
+        timeout_s = edge.settings.ping_interval_s + edge.settings.ping_timeout_s
+        exchange = edge.forwarder.send(address, outgoing, client=client, timeout_s=timeout_s)
+        try:
+            if request.method == "GET":
+                answer = await self._while_there(request, exchange)
+            else:
+                answer = await exchange
+        except PeerLost as exc:
+            edge.statistics.forwards_failed += 1
+            edge.peers.forget(owner)
+            raise BadHandshake(HandshakeFault.UNKNOWN_SID) from exc
+        except TimeoutError as exc:
+            edge.statistics.forwards_failed += 1
+            raise Refused(RefusalCode.OVERLOADED, "the session's edge does not answer") from exc
+        if fault is not None:
+            return self._refuse_body(fault)
+        return Response(answer.body, answer.status, answer.headers)
+
+    async def _while_there(self, request: Request, exchange: Coroutine[Any, Any, Answer]) -> Answer:
+        """Wait for *exchange*; it ends when the client hangs up, or this edge goes away."""
+        work = asyncio.ensure_future(exchange)
+        gone = asyncio.ensure_future(_disconnected(request))
+        passing = _PassingPoll(gone)
+        self._edge.passing.add(passing)
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Refused(RefusalCode.DRAINING, "this edge is going away")
+            return await work
+        finally:
+            self._edge.passing.discard(passing)
+            gone.cancel()
+            work.cancel()
+
+    def _refuse_body(self, fault: ClientFault) -> Response:
+        self._edge.statistics.client_faults += 1
+        status = 413 if isinstance(fault, TooLarge) else 400
+        body = BadHandshake(HandshakeFault.BAD_REQUEST, fault.reason).body
+        return Response(body, status, {"Connection": "close"}, "application/json")
 
     async def _body(self, request: Request) -> bytes:
         """

@@ -84,6 +84,11 @@ def samples(edge: Edge) -> Sequence[Sample]:
         Sample("client_faults", "Connections closed for what they sent.", own.client_faults),
         Sample("sign_ins_refused", "Sign-ins refused.", own.refused_sign_ins),
         Sample("connections_refused", "TCP connections refused.", own.refused_connections),
+        Sample("forwards", "Polling requests passed on to their session's edge.", own.forwards),
+        Sample("splices", "WebSockets carried to their session's edge.", own.splices),
+        Sample("passing", "Both, under way now.", len(edge.passing), is_counter=False),
+        Sample("forwards_failed", "Of both, those that found no edge.", own.forwards_failed),
+        Sample("peers", "Edges known by address.", len(edge.peers.addresses), is_counter=False),
         Sample("upgrades_refused", "WebSocket upgrades refused.", own.refused_upgrades),
         Sample(
             "refusals",

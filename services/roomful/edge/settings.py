@@ -23,6 +23,7 @@ from roomful.archive.settings import ArchiveSettings
 from roomful.edge.access import AccessSettings
 from roomful.edge.auth import AuthSettings
 from roomful.edge.limits import LimitSettings
+from roomful.edge.peers import parse_address
 from roomful.protocol.errors import RoomfulError
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
@@ -62,6 +63,9 @@ class Settings:
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container listens on all
     # The port to listen on.
     port: int = 8080
+    # host:port under which the other edges of a cluster reach this one, for clients on polling
+    # whose requests a load balancer spreads; empty: guessed from host and port.
+    advertise: str = ""
     # Origins of web pages that may connect, such as https://app.example.com; * for any. A page
     # from the same host always may.
     origins: tuple[str, ...] = ()
@@ -174,6 +178,11 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append("access.allow_all is for --dev only")
     if not 0 <= settings.port <= 65535:
         problems.append(f"port {settings.port} is not between 0 and 65535")
+    if settings.advertise:
+        try:
+            parse_address(settings.advertise)
+        except ValueError as exc:
+            problems.append(f"advertise: {exc}")
     problems += [
         f"{name} has to be a number of seconds above 0"
         for name in ("ping_interval_s", "ping_timeout_s", "recovery_window_s")

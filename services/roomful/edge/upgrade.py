@@ -6,7 +6,7 @@ Runs before the 101, so a refusal is an HTTP status with a JSON body {code, mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -14,12 +14,14 @@ import msgspec
 import picows
 
 from roomful.edge.json_connection import JsonConnection
+from roomful.edge.peers import FORWARDED
 from roomful.edge.websocket import Owner, Socket
 from roomful.protocol.engineio import BadHandshake, HandshakeFault, parse_handshake
 from roomful.protocol.errors import RefusalCode, Refused
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
+    from roomful.edge.endpoint import Endpoint
 
 __all__ = ["JSON_PATH", "Upgrade", "parse_query"]
 
@@ -72,6 +74,20 @@ class Upgrade:
         listener = Socket(self._edge, address, open_owner)
         return picows.WSUpgradeResponseWithListener(response, listener)
 
+    def owner_of(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """Give the other edge that has the session which an upgrade request names, if one has."""
+        try:
+            url = urlsplit(target.decode("latin-1"))
+            sid = parse_query(url.query).get("sid", "")
+        except (BadHandshake, ValueError):
+            return None
+        if any(name == FORWARDED for name, _ in headers) or self._endpoint(url.path) is None:
+            return None
+        return self._edge.peers.owner_of(sid)
+
+    def _endpoint(self, path: str) -> Endpoint | None:
+        return self._edge.endpoints.get(path if path.endswith("/") else path + "/")
+
     def _refuse(
         self, address: str, status: int, body: bytes, more: Mapping[str, str] | None = None
     ) -> picows.WSUpgradeResponseWithListener:
@@ -100,7 +116,7 @@ class Upgrade:
         url = urlsplit(request.path.decode("latin-1"))
         query = parse_query(url.query)
         edge.origins.check(request.headers.get("Origin"), request.headers.get("Host"))
-        endpoint = edge.endpoints.get(url.path if url.path.endswith("/") else url.path + "/")
+        endpoint = self._endpoint(url.path)
         if endpoint is not None:
             handshake = parse_handshake(query)
             if handshake.transport != "websocket":
