@@ -63,6 +63,7 @@ check-python: $(VENV)/.dev.stamp
 	@$(BIN)/python scripts/check_tree.py
 	@$(BIN)/python scripts/settings_page.py --check
 	@$(BIN)/python scripts/crd.py --check
+	@$(BIN)/python scripts/chart.py --check
 
 .PHONY: check-clients
 check-clients: $(CLIENTS)
