@@ -87,7 +87,7 @@ class Hall:
 
     def __init__(self) -> None:
         self.shard = HoldingShard()
-        self.fanout = Fanout(lambda _: self.shard)
+        self.fanout = Fanout(self.shard)
         self.offset = 0
 
     async def add(self, member: Member, room: str = "r") -> Member:

@@ -111,9 +111,6 @@ def test_a_client_that_goes_away_while_it_resumes(caplog: pytest.LogCaptureFixtu
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, reason="an edge keeps the record of a session that went on elsewhere"
-)
 def test_a_connection_that_is_not_known_to_be_gone_takes_no_room_away() -> None:
     """The record is the session's, not the connection's: who has it last may write it."""
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from roomful.cluster.cursor import CursorVector, ShardName, decode_cursor
+from edge.lettered import LetteredShards
+from roomful.cluster.cursor import ShardName, decode_cursor
 from roomful.edge.auth import AuthSettings
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
@@ -24,7 +25,7 @@ from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.protocol.engineio import Binary
 from roomful.protocol.errors import CloseCode
-from roomful.shard.base import RoomId, Shard
+from roomful.shard.base import RoomId
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
 from shard.clock import EPOCH_S, ClockLoop, settle
@@ -136,20 +137,8 @@ class ShardedEdge(Edge):
     """An edge whose rooms are on several shards: the first letter of a room says which."""
 
     def __init__(self, shards: dict[str, DelayingShard]) -> None:
-        super().__init__(make_settings())
-        self.shards = shards
-        self.fanout.vector = CursorVector()
-        for shard in shards.values():
-            shard.attach(self.fanout)
-            self.fanout.vector.advance(shard.name, shard.position())
-
-    def shard_of(self, room: RoomId) -> Shard:
-        """Give the shard by the room's first letter."""
-        return self.shards.get(room[0], self.shards["a"])
-
-    def shard_of_session(self, _pid: str) -> Shard:
-        """Give the first shard."""
-        return self.shards["a"]
+        self.lines = list(shards.values())
+        super().__init__(make_settings(), shards=LetteredShards(shards))
 
 
 class World:
@@ -204,7 +193,7 @@ class World:
         ]
         for edge in self.edges:
             edge.start()
-        self.lines = [line for edge in self.edges for line in edge.shards.values()]
+        self.lines = [line for edge in self.edges for line in edge.lines]
         self.has_zombies = has_zombies
         self.client = Client(self, upgrades=upgrades)
         self._count = 0

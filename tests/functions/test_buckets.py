@@ -34,9 +34,9 @@ def test_another_term_is_refused_whole(shard: Calls, term: int) -> None:
         ("leave", [f"{A}p:a"], [1, "edge", "c", "alice", 0, 500]),
         ("set_status", [f"{A}p:a"], [1, "alice", "away"]),
         ("members", [f"{A}p:a"], [500]),
-        ("save_session", [f"{A}o:p"], [1, "record", 1000]),
+        ("save_session", [f"{A}o:p"], [1, 1, "record", 1000, 0]),
         ("load_session", [f"{A}o:p"], []),
-        ("drop_session", [f"{A}o:p"], [1]),
+        ("drop_session", [f"{A}o:p"], [1, 1]),
         ("lease", [], ["edge", 1, 1000, ""]),
         ("end_lease", [], ["edge"]),
         ("sweep", [], [100, 0, 500]),
@@ -157,8 +157,8 @@ def test_presence_and_sessions_are_of_the_bucket_too(shard: Calls, record: str |
         ("join", "p:a", ["edge", "c", "alice", "online", 500, 500]),
         ("leave", "p:a", ["edge", "c", "alice", 0, 500]),
         ("set_status", "p:a", ["alice", "away"]),
-        ("save_session", "o:p", ["record", 1000]),
-        ("drop_session", "o:p", []),
+        ("save_session", "o:p", [1, "record", 1000, 0]),
+        ("drop_session", "o:p", [1]),
     ]
     for function, key, args in calls:
         with pytest.raises(ResponseError, match=r"^ROOMFUL (MOVED|FROZEN) "):

@@ -36,7 +36,7 @@ def use(calls: Calls) -> None:
     calls("join", [PEOPLE], TERM, 1, "edge1", "c", "alice", "away", 500, 500)
     calls("join", [PEOPLE], TERM, 1, "edge1", "c", "bob", "online", 500, 500)
     calls("leave", [PEOPLE], TERM, 1, "edge1", "c", "bob", 10_000, 500)
-    calls("save_session", [SESSION], TERM, 1, b"record", 60_000)
+    calls("save_session", [SESSION], TERM, 1, 1, b"record", 60_000, 0)
     calls("set_topology", [], 3, "document")
     calls("freeze", [f"{bucket_of('c')}b"], TERM, 1, "m1", "s2", 2000)
 
@@ -142,4 +142,4 @@ def test_a_full_server_refuses_and_can_be_emptied(primary: RunningServer) -> Non
     calls("leave", [PEOPLE], TERM, 1, "edge1", "c", "alice", 0, 500)
     calls("sweep", [], TERM, 100, 10_000, 500)
     calls("canary", [], TERM, "edge1", "token")
-    assert calls("drop_session", [SESSION], TERM, 1) == 1
+    assert calls("drop_session", [SESSION], TERM, 1, 1) == 1

@@ -12,17 +12,30 @@ def test_a_session_record_comes_back_as_it_was(shard: Calls) -> None:
     """Whatever bytes it is, until it is replaced or dropped."""
     assert shard("load_session", [KEY], TERM) is None
     for record in (b"\xff\x00one", b"two"):
-        shard("save_session", [KEY], TERM, 1, record, 60_000)
+        shard("save_session", [KEY], TERM, 1, 1, record, 60_000, 0)
         assert shard("load_session", [KEY], TERM) == record
-    assert shard("drop_session", [KEY], TERM, 1) == 1
-    assert shard("drop_session", [KEY], TERM, 1) == 0
+    assert shard("drop_session", [KEY], TERM, 1, 1) == 1
+    assert shard("drop_session", [KEY], TERM, 1, 1) == 0
     assert shard("load_session", [KEY], TERM) is None
+
+
+def test_only_who_took_a_session_up_last_writes_it(shard: Calls) -> None:
+    """An older generation changes nothing, and of two that take it up at once one is first."""
+    assert shard("save_session", [KEY], TERM, 1, 1, "first", 60_000, 0) == 1
+    assert shard("save_session", [KEY], TERM, 1, 2, "second", 60_000, 1) == 1
+    assert shard("save_session", [KEY], TERM, 1, 2, "late", 60_000, 1) == 0
+    assert shard("save_session", [KEY], TERM, 1, 1, "stale", 60_000, 0) == 0
+    assert shard("drop_session", [KEY], TERM, 1, 1) == 0
+    assert shard("load_session", [KEY], TERM) == b"second"
+    assert shard("save_session", [KEY], TERM, 1, 2, "renewed", 60_000, 0) == 1
+    assert shard("load_session", [KEY], TERM) == b"renewed"
+    assert shard("drop_session", [KEY], TERM, 1, 2) == 1
 
 
 def test_a_session_record_lapses(server: RunningServer, shard: Calls) -> None:
     """After its time it is gone, and each save begins that anew."""
     for _ in range(2):
-        shard("save_session", [KEY], TERM, 1, "record", 60_000)
+        shard("save_session", [KEY], TERM, 1, 1, "record", 60_000, 0)
         server.pass_time(50)
     assert shard("load_session", [KEY], TERM) == b"record"
     server.pass_time(11)

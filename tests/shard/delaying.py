@@ -14,8 +14,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
 from roomful.shard.base import (
@@ -283,24 +281,23 @@ class DelayingShard:
         await self._gate()
         return await self._memory.members(room)
 
-    async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
-        """Keep a copy of *record*, as it is now; the answer takes its time."""
-        copy = msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=SessionRecord)
-        await self._memory.save_session(copy, ttl_s)
+    async def save_session(
+        self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
+    ) -> bool:
+        """Keep *record* as it is now; the answer takes its time."""
+        is_kept = await self._memory.save_session(record, ttl_s, is_taken=is_taken)
         await self._gate()
+        return is_kept
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give a copy of the record."""
         await self._gate()
-        record = await self._memory.load_session(pid)
-        if record is None:
-            return None
-        return msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=SessionRecord)
+        return await self._memory.load_session(pid)
 
-    async def drop_session(self, pid: str) -> None:
+    async def drop_session(self, record: SessionRecord) -> None:
         """Forget the record."""
         await self._gate()
-        await self._memory.drop_session(pid)
+        await self._memory.drop_session(record)
 
     async def aclose(self) -> None:
         """Settle everything."""

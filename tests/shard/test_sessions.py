@@ -50,8 +50,8 @@ async def test_a_record_lapses(site: Site, shard: Shard) -> None:
 async def test_a_dropped_record_is_gone(shard: Shard) -> None:
     """Dropping is final, and dropping what is not there is nothing."""
     await shard.save_session(make_record(), 60)
-    await shard.drop_session("p")
-    await shard.drop_session("p")
+    await shard.drop_session(make_record())
+    await shard.drop_session(make_record())
     assert await shard.load_session("p") is None
 
 

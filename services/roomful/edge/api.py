@@ -221,7 +221,7 @@ class Api:
         else:
             envelope = build_event(room, sender, body.event, body.data, body.id)
         done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
-        self._edge.shard_of(room).publish(
+        self._edge.shards.publish(
             envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
         )
         return self._accepted(envelope.id, await done)
@@ -249,7 +249,7 @@ class Api:
         body: dict[str, Raw] = await self._body(request, dict[str, Raw])
         room = user_room(user)
         reached = len(self._edge.fanout.listeners(room))
-        self._edge.shard_of(room).cast(Cast(room, "user-update", msgspec.json.encode(body)))
+        self._edge.shards.cast(Cast(room, "user-update", msgspec.json.encode(body)))
         return _json(Done(True, reached))
 
     # Connections ----------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class Api:
         before, after, limit = (_number(request, name) for name in ("before", "after", "limit"))
         if limit == 0:
             raise Refused(RefusalCode.BAD_REQUEST, "limit is at least 1")
-        page = await self._edge.shard_of(room).page(
+        page = await self._edge.shards.page(
             room, before=before, after=after, limit=min(limit or 50, HISTORY_LIMIT)
         )
         return Response(b"{%b}" % page_json(page), media_type=JSON)
@@ -282,7 +282,7 @@ class Api:
     async def get_presence(self, request: Request) -> Response:
         """Give who is in the room."""
         room = self._room(request)
-        members = await self._edge.shard_of(room).members(room)
+        members = await self._edge.shards.members(room)
         return _json({"roomId": room, "members": members.members, "count": members.count})
 
     # The edge itself ------------------------------------------------------------------------
@@ -303,6 +303,8 @@ class Api:
         """Answer whether new connections may come."""
         if self._edge.is_draining:
             return _json({"status": "draining"}, 503)
+        if (why := self._edge.shards.unready()) is not None:
+            return _json({"status": "unready", "why": why}, 503)
         return _json({"status": "ok"})
 
     async def get_metrics(self, _request: Request) -> Response:

@@ -25,6 +25,7 @@ from starlette.routing import Route
 from roomful.archive.embedded import EmbeddedArchive
 from roomful.edge import conformance
 from roomful.edge.api import build_routes
+from roomful.edge.cluster_settings import build_shards
 from roomful.edge.drain import drain
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
@@ -37,6 +38,7 @@ from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.engineio import Handshake, Pace
+from roomful.shard.memory import MemoryShard
 from roomful.shard.snapshot import Snapshot
 
 __all__ = ["EdgeServer", "build_app", "build_edge"]
@@ -48,8 +50,16 @@ METHODS = ["GET", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"]
 
 
 def build_edge(settings: Settings) -> Edge:
-    """Make the edge of *settings* with its endpoints; nothing runs yet."""
-    edge = Edge(settings)
+    """
+    Make the edge of *settings* with its endpoints; nothing runs yet.
+
+    Raises:
+        ValueError: a file that *settings* name cannot be read.
+    """
+    shards = build_shards(settings)
+    edge = Edge(settings, shards=shards)
+    if shards is not None:
+        shards.on_swept = lambda shard: edge.rejoin(shard)
     pace = Pace(
         int(settings.ping_interval_s * 1000),
         int(settings.ping_timeout_s * 1000),
@@ -119,7 +129,8 @@ class EdgeServer(uvicorn.Server):
         settings = edge.settings
         self._snapshot = Snapshot.of(settings.state_dir, settings.port)
         self._embedded: EmbeddedArchive | None = None
-        if settings.state_dir:
+        self._memory = edge.shards if isinstance(edge.shards, MemoryShard) else None
+        if settings.state_dir and self._memory is not None:
             self._embedded = EmbeddedArchive(Path(settings.state_dir), settings.port)
             edge.archive = self._embedded.archive
         self._drain: asyncio.Task[None] | None = None
@@ -141,22 +152,27 @@ class EdgeServer(uvicorn.Server):
         super().__init__(config)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run until a signal, the drain and the stop."""
+        """
+        Run until a signal, the drain and the stop.
+
+        Raises:
+            RoomfulError: there is no shard to run with.
+        """
         self._loop = asyncio.get_running_loop()
-        if self._embedded is not None and self._snapshot is not None:
+        memory = self._memory
+        if self._embedded is not None and self._snapshot is not None and memory is not None:
             settings = self._edge.settings
-            self._embedded.take_over(
-                self._edge.shard, self._snapshot.take(), settings.log, settings.memory
-            )
+            self._embedded.take_over(memory, self._snapshot.take(), settings.log, settings.memory)
+        await self._edge.shards.start()
         # What is alive now stays: it need not be looked at by every collection. And with tens of
         # thousands of live connections a full collection is a pause, so they are rare.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
         await super().serve(sockets)
-        if self._embedded is not None and self._snapshot is not None:
+        if self._embedded is not None and self._snapshot is not None and memory is not None:
             self._embedded.close_journal()
-            self._snapshot.write(self._edge.shard)
+            self._snapshot.write(memory)
             self._embedded.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from roomful.archive.base import Archive
+from roomful.cluster.cursor import ShardName
 from roomful.edge.access import RoomAccess
 from roomful.edge.auth import Authenticator
 from roomful.edge.connection import Connection
@@ -30,7 +31,7 @@ from roomful.edge.upgrade import Upgrade
 from roomful.edge.wheel import TimerWheel
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.protocol.session import SocketLimits
-from roomful.shard.base import RoomId, SessionRecord, Shard, user_room
+from roomful.shard.base import SessionRecord, Shards, user_room
 from roomful.shard.memory import MemoryShard
 
 __all__ = ["Edge", "EdgeStatistics"]
@@ -81,7 +82,18 @@ class Edge:
     """The stateless process that holds client connections."""
 
     # Mutable state: the open connections, the tasks under way, and whether we are draining.
-    def __init__(self, settings: Settings, authenticator: Authenticator | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator | None = None,
+        shards: Shards | None = None,
+    ) -> None:
+        """
+        Make an edge that is not started.
+
+        Args:
+            shards: where its rooms are; None: embedded, in this process.
+        """
         self.settings = settings
         self.statistics = EdgeStatistics()
         limits = settings.limits
@@ -103,14 +115,10 @@ class Edge:
         self.origins = Origins(settings.origins)
         self.authenticator = authenticator or Authenticator(settings.auth)
         self.access = RoomAccess(settings.access)
-        self.shard = MemoryShard(
-            log_limits=settings.log,
-            presence_limits=settings.presence,
-            limits=settings.memory,
-        )
+        self.shards: Shards = shards if shards is not None else _embedded(settings)
         self.archive: Archive | None = None
-        self.fanout = Fanout(self.shard_of)
-        self.shard.attach(self.fanout)
+        self.fanout = Fanout(self.shards)
+        self.shards.attach(self.fanout)
         self.router = Router(self)
         self.handlers = self.router.handlers
         self.sign_in = SignIn(self)
@@ -134,7 +142,8 @@ class Edge:
         if rate:
             burst = self.settings.limits.handshake_burst
             self._handshakes = TokenBucket(rate, burst, self.time())
-        self.fanout.vector.advance(self.shard.name, self.shard.position())
+        for name, position in self.shards.positions().items():
+            self.fanout.vector.advance(name, position)
 
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything."""
@@ -143,7 +152,7 @@ class Edge:
         await self.peers.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
-        await self.shard.aclose()
+        await self.shards.aclose()
         await self.access.aclose()
         await self.authenticator.aclose()
 
@@ -164,16 +173,6 @@ class Edge:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("task failed", exc_info=exc)
-
-    # Shards ---------------------------------------------------------------------------------
-
-    def shard_of(self, _room: RoomId) -> Shard:
-        """Give the shard that has *room*."""
-        return self.shard
-
-    def shard_of_session(self, _pid: str) -> Shard:
-        """Give the shard that keeps the session of *pid*."""
-        return self.shard
 
     # Limits ---------------------------------------------------------------------------------
 
@@ -238,10 +237,13 @@ class Edge:
     async def _leave(self, record: SessionRecord, *, for_good: bool) -> None:
         for room in record.rooms:
             if not room.startswith("user:"):
-                shard = self.shard_of(room)
-                await shard.leave(room, record.user, record.sid, with_grace=not for_good)
+                await self.shards.leave(room, record.user, record.sid, with_grace=not for_good)
         if for_good:
-            await self.shard_of_session(record.pid).drop_session(record.pid)
+            await self.shards.drop_session(record)
+
+    def rejoin(self, shard: ShardName) -> None:
+        """All members of this edge left the rooms of *shard*: let them join again."""
+        self.spawn(self.sign_in.rejoin(shard))
 
     def abandon(self, record: SessionRecord) -> None:
         """The session of *record* cannot be taken up: let it leave its rooms."""
@@ -250,9 +252,17 @@ class Edge:
     def replace(self, record: SessionRecord) -> None:
         """Close the connection that still has the session of *record*, if one does."""
         for listener in self.fanout.listeners(user_room(record.user)):
-            if isinstance(listener, Connection) and listener.record is record:
-                for room in record.rooms:
+            if not isinstance(listener, Connection) or listener.record is None:
+                continue
+            if listener.record.pid == record.pid:
+                for room in listener.record.rooms:
                     self.fanout.leave(listener, room)
                 listener.record = None
                 self.sign_out(listener)
                 listener.close(CloseCode.REPLACED, "resumed on another connection")
+
+
+def _embedded(settings: Settings) -> MemoryShard:
+    return MemoryShard(
+        log_limits=settings.log, presence_limits=settings.presence, limits=settings.memory
+    )

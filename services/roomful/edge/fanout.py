@@ -11,7 +11,7 @@ then it is *waiting* in its rooms, and what comes is kept for it (resume.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -19,9 +19,18 @@ from typing import Protocol
 from roomful.cluster.cursor import CursorVector, ShardName
 from roomful.edge.encoding import Wire, encode_cast, encode_entry
 from roomful.protocol.frames import frame, frames
-from roomful.shard.base import Cast, Entry, RoomId, Shard, UserId
+from roomful.shard.base import Cast, Entry, RoomId, UserId
 
-__all__ = ["Carrier", "Fanout", "FanoutStatistics", "Listener", "Outbox", "Room", "Waiting"]
+__all__ = [
+    "Carrier",
+    "Fanout",
+    "FanoutStatistics",
+    "Holder",
+    "Listener",
+    "Outbox",
+    "Room",
+    "Waiting",
+]
 
 
 WAITING_BYTES = 1 << 20
@@ -77,6 +86,16 @@ class Listener(Protocol):
 
     def interrupt(self, *, can_resume: bool) -> None:
         """Close it, because what it heard is not what was sent; it is told when it comes back."""
+
+
+class Holder(Protocol):
+    """What lets this edge hear rooms."""
+
+    async def hold(self, room: RoomId) -> None:
+        """Hear *room* from now on; raising, it is not held."""
+
+    def release(self, room: RoomId) -> None:
+        """No longer hear *room*."""
 
 
 class Waiting:
@@ -182,8 +201,8 @@ class Fanout:
 
     # Mutable state: the rooms by name, how far each shard has been heard, and the sockets that
     # this batch has something for.
-    def __init__(self, shard_of: Callable[[RoomId], Shard]) -> None:
-        self._shard_of = shard_of
+    def __init__(self, shards: Holder) -> None:
+        self._shards = shards
         self.rooms: dict[RoomId, Room] = {}
         self.vector = CursorVector()
         self._touched: list[Outbox] = []
@@ -202,7 +221,7 @@ class Fanout:
             return held
         held.entering += 1
         try:
-            await self._shard_of(room).hold(room)
+            await self._shards.hold(room)
         except BaseException:
             # What could not be held need not be released.
             held.entering -= 1
@@ -250,7 +269,7 @@ class Fanout:
     def _drop_if_empty(self, held: Room) -> None:
         if held.is_empty:
             del self.rooms[held.id]
-            self._shard_of(held.id).release(held.id)
+            self._shards.release(held.id)
 
     def listeners(self, room: RoomId) -> list[Listener]:
         """Give the members of *room* on this edge."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
 from typing import TYPE_CHECKING
 
+from roomful.shard.memory import MemoryShard
+from roomful.shard.routing import RedisShards
 from roomful.telemetry.metrics import Sample
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
+    from roomful.shard.base import Shards
+    from roomful.shard.redis import RedisShard
 
 __all__ = ["health", "samples", "stats"]
 
@@ -31,7 +35,7 @@ def _app_rooms(edge: Edge) -> int:
 
 def stats(edge: Edge) -> dict[str, object]:
     """Give the numbers of this edge; the first three are what dashboards ask for."""
-    fanout, shard = edge.fanout.statistics, edge.shard.statistics
+    fanout, shard = edge.fanout.statistics, edge.shards.statistics
     return {
         "activeConnections": sum(one.record is not None for one in edge.connections),
         "rooms": _app_rooms(edge),
@@ -49,19 +53,19 @@ def stats(edge: Edge) -> dict[str, object]:
 
 def health(edge: Edge) -> dict[str, object]:
     """Give whether this edge is well, its uptime in seconds and its memory in bytes."""
+    memory = {"rss": rss_bytes()}
+    if isinstance(edge.shards, MemoryShard):
+        memory["roomLogs"] = edge.shards.logs.bytes
     return {
-        "status": "draining" if edge.is_draining else "ok",
+        "status": "draining" if edge.is_draining else edge.shards.unready() or "ok",
         "uptime": round(time.time() - edge.started_at, 3),
-        "memoryUsage": {
-            "rss": rss_bytes(),
-            "roomLogs": edge.shard.logs.bytes,
-        },
+        "memoryUsage": memory,
     }
 
 
 def samples(edge: Edge) -> Sequence[Sample]:
     """Give the metrics of this edge."""
-    own, fanout, shard = edge.statistics, edge.fanout.statistics, edge.shard.statistics
+    own, fanout, shard = edge.statistics, edge.fanout.statistics, edge.shards.statistics
     connected = sum(one.record is not None for one in edge.connections)
     return (
         Sample("connections", "Signed-in connections.", connected, is_counter=False),
@@ -72,12 +76,11 @@ def samples(edge: Edge) -> Sequence[Sample]:
         Sample("messages_stored", "Messages stored.", shard.stored),
         Sample("messages_duplicate", "Publishes known by their id.", shard.duplicates),
         Sample("commit_batches", "Batches committed.", shard.batches),
-        Sample("ids_dropped", "Ids forgotten before their window ended.", shard.ids_dropped),
         Sample("deliveries", "Messages times members.", fanout.deliveries),
         Sample("casts", "Events sent that are not stored.", fanout.casts),
         Sample("casts_dropped", "Volatile events not sent to slow clients.", fanout.dropped_casts),
-        Sample("log_bytes", "Bytes of room logs.", edge.shard.logs.bytes, is_counter=False),
-        Sample("log_entries", "Entries of room logs.", len(edge.shard.logs), is_counter=False),
+        Sample("publishes_refused", "Publishes refused: too much waits.", shard.refused),
+        *_shard_samples(edge.shards),
         Sample("resumes", "Sessions resumed.", own.resumed),
         Sample("resumes_failed", "Resumes that began anew.", own.not_resumed),
         Sample("slow_clients", "Connections closed as too slow.", own.slow_clients),
@@ -95,5 +98,67 @@ def samples(edge: Edge) -> Sequence[Sample]:
             "Operations refused, by code.",
             {str(code): float(count) for code, count in own.refusals.items()},
             label="code",
+        ),
+    )
+
+
+def _shard_samples(shards: Shards) -> Sequence[Sample]:
+    if isinstance(shards, MemoryShard):
+        return _memory_samples(shards)
+    return _redis_samples(shards) if isinstance(shards, RedisShards) else ()
+
+
+def _memory_samples(shard: MemoryShard) -> Sequence[Sample]:
+    logs, dropped = shard.logs, shard.statistics.ids_dropped
+    return (
+        Sample("ids_dropped", "Ids forgotten before their window ended.", dropped),
+        Sample("log_bytes", "Bytes of room logs.", logs.bytes, is_counter=False),
+        Sample("log_entries", "Entries of room logs.", len(logs), is_counter=False),
+    )
+
+
+def _redis_samples(shards: RedisShards) -> Sequence[Sample]:
+    counts, each = shards.statistics, shards.shards
+    generation = shards.topology.generation if shards.topology is not None else 0
+
+    def by_shard(name: str, sentence: str, value: Callable[[RedisShard], float]) -> Sample:
+        values = {str(one): float(value(shard)) for one, shard in each.items()}
+        return Sample(name, sentence, values, is_counter=False, label="shard")
+
+    def counted(name: str, sentence: str, value: Callable[[RedisShard], float]) -> Sample:
+        values = {str(one): float(value(shard)) for one, shard in each.items()}
+        return Sample(name, sentence, values, label="shard")
+
+    return (
+        Sample("topology_generation", "Of the topology in use.", generation, is_counter=False),
+        Sample("buckets_closed", "Buckets that wait.", shards.closed_buckets, is_counter=False),
+        Sample("commit_seconds", "Seconds that batches were under way.", counts.batch_s),
+        Sample("commit_short_waits", "Batches that too few replicas had.", counts.short_waits),
+        Sample("commit_lost_batches", "Batches whose connection was lost.", counts.lost_batches),
+        Sample("commit_refused_batches", "Batches refused whole.", counts.refused_batches),
+        Sample("publishes_rerouted", "Messages whose bucket was elsewhere.", counts.rerouted),
+        Sample("publishes_expired", "Publishes not safe in time.", counts.expired),
+        Sample("casts_lost", "Events that could not be sent to a shard.", counts.casts_dropped),
+        by_shard("shard_up", "1 while messages can be committed.", lambda one: one.is_up),
+        by_shard("shard_deaf", "1 while it is not heard.", lambda one: one.reader.is_deaf),
+        by_shard(
+            "shard_waiting_bytes",
+            "Bytes of messages that are not safe yet.",
+            lambda one: one.commit.waiting_bytes,
+        ),
+        counted(
+            "shard_received_bytes",
+            "Bytes heard of it.",
+            lambda one: one.reader.received_bytes,
+        ),
+        counted(
+            "shard_gaps",
+            "Publications that were lost on the way.",
+            lambda one: one.reader.stream.statistics.gaps,
+        ),
+        counted(
+            "shard_lost_rooms",
+            "Rooms whose log no longer reached back.",
+            lambda one: one.reader.stream.statistics.lost_rooms,
         ),
     )

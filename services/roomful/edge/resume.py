@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from roomful.cluster.cursor import BadCursor, CursorVector, ShardName, decode_cursor
 from roomful.edge.encoding import encode_entry
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, Replay, RoomId, Shard
+from roomful.shard.base import Entry, Home, Replay, RoomId
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Hole(Exception):
 class _Share:
     """The session's rooms on one shard, and how far the client has been sent of it."""
 
-    shard: Shard
+    shard: Home
     reached: int
     rooms: dict[RoomId, int] = field(default_factory=dict)
     waiting: dict[RoomId, Waiting] = field(default_factory=dict)
@@ -134,7 +134,7 @@ class Resumption:
     async def _collect(self, rooms: Mapping[RoomId, int]) -> None:
         by_shard: dict[ShardName, _Share] = {}
         for room, joined in rooms.items():
-            shard = self._edge.shard_of(room)
+            shard = self._edge.shards.shard_of(room)
             if shard.name not in self._after:
                 raise Hole([room])
             share = by_shard.get(shard.name)

@@ -174,7 +174,7 @@ class Router:
         is_named: bool,
     ) -> None:
         settle = self._settle(connection, envelope.id, token, operation)
-        self._edge.shard_of(envelope.room).publish(envelope, settle, is_named=is_named)
+        self._edge.shards.publish(envelope, settle, is_named=is_named)
 
     def _settle(
         self, connection: Connection, message_id: str, token: bytes | None, operation: str
@@ -216,13 +216,13 @@ class Router:
             if isinstance(outcome, Refused) or copy.room == envelope.room:
                 settle(outcome)
                 return
-            self._edge.shard_of(copy.room).publish(
+            self._edge.shards.publish(
                 copy,
                 lambda second: settle(second if isinstance(second, Refused) else outcome),
                 is_named=is_named,
             )
 
-        self._edge.shard_of(envelope.room).publish(envelope, then, is_named=is_named)
+        self._edge.shards.publish(envelope, then, is_named=is_named)
 
     def _typing(
         self, connection: Connection, op: Typing, _token: bytes | None, _more: Attachments
@@ -240,7 +240,7 @@ class Router:
                 }
             )
             cast = Cast(room, "typing", body, except_user=user, is_volatile=True)
-            self._edge.shard_of(room).cast(cast)
+            self._edge.shards.cast(cast)
 
         return self._when_allowed(connection, room, send)
 
@@ -274,17 +274,16 @@ class Router:
         await self.allow_join(connection, room)
         record = connection.record
         assert record is not None
-        shard = edge.shard_of(room)
         if is_live:
             await edge.fanout.enter(connection, room)
         try:
-            joined = await shard.join(room, record.user, record.sid, connection.status)
+            joined = await edge.shards.join(room, record.user, record.sid, connection.status)
         except BaseException:
             edge.fanout.leave(connection, room)
             raise
         if connection.record is not record:
             edge.fanout.leave(connection, room)
-            await shard.leave(room, record.user, record.sid, with_grace=True)
+            await edge.shards.leave(room, record.user, record.sid, with_grace=True)
             raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         record.rooms.setdefault(room, joined.offset)
         await edge.sign_in.keep(connection)
@@ -319,7 +318,7 @@ class Router:
         if connection.may_send is not None:
             connection.may_send.discard(room)
         self._edge.fanout.leave(connection, room)
-        await self._edge.shard_of(room).leave(room, record.user, record.sid, with_grace=False)
+        await self._edge.shards.leave(room, record.user, record.sid, with_grace=False)
         await self._edge.sign_in.keep(connection)
 
     async def _set_presence(
@@ -330,10 +329,9 @@ class Router:
         for room in tuple(connection.rooms):
             if room.startswith("user:"):
                 continue
-            shard = self._edge.shard_of(room)
-            await shard.set_status(room, user, op.status)
+            await self._edge.shards.set_status(room, user, op.status)
             body = {"userId": user, "status": op.status, "roomId": room, "timestamp": now_ms()}
-            shard.cast(Cast(room, "presence", _json(body), except_user=user))
+            self._edge.shards.cast(Cast(room, "presence", _json(body), except_user=user))
         if token is not None:
             connection.reply(token, b'{"success":true}')
 
@@ -342,7 +340,7 @@ class Router:
     ) -> None:
         room = RoomId(op.room_id)
         await self._may_read(connection, room)
-        members = await self._edge.shard_of(room).members(room)
+        members = await self._edge.shards.members(room)
         if token is not None:
             body = {"success": True, "roomId": room, **_members(members)}
             connection.reply(token, _json(body))
@@ -358,9 +356,7 @@ class Router:
         room = RoomId(op.room_id)
         await self._may_read(connection, room)
         limit = min(op.limit, HISTORY_LIMIT)
-        page = await self._edge.shard_of(room).page(
-            room, before=op.before, after=op.after, limit=limit
-        )
+        page = await self._edge.shards.page(room, before=op.before, after=op.after, limit=limit)
         if token is not None:
             connection.reply(token, b'{"success":true,%b}' % page_json(page))
 
@@ -403,7 +399,7 @@ class Router:
         heard: dict[RoomId, range] = {}
         # All rooms wait: one that stayed live would carry a cursor past what is still to come.
         for room in connection.rooms.keys() - new:
-            position = self._edge.shard_of(room).position()
+            position = self._edge.shards.shard_of(room).position()
             heard[room] = range(connection.rooms[room] + 1, position + 1)
             fanout.leave(connection, room)
         # A joined room that is not named is owed only what is newer than its join.

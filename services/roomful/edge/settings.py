@@ -22,6 +22,7 @@ import msgspec
 from roomful.archive.settings import ArchiveSettings
 from roomful.edge.access import AccessSettings
 from roomful.edge.auth import AuthSettings
+from roomful.edge.cluster_settings import RedisSettings, parse_shards
 from roomful.edge.limits import LimitSettings
 from roomful.edge.peers import parse_address
 from roomful.protocol.errors import RoomfulError
@@ -79,6 +80,9 @@ class Settings:
     recovery_window_s: float = 300.0
     # Seconds over which connections are closed when the edge stops; at least 100 a second go.
     drain_window_s: float = 10.0
+    # Where the shards of a cluster are found: redis://host:port of some of their servers, or
+    # rediss:// over TLS. None: the rooms are in this process (an embedded shard).
+    shards: tuple[str, ...] = ()
     # Directory where an embedded shard is kept between a graceful stop and the next start;
     # empty: nowhere, a stop forgets everything.
     state_dir: str = ".roomful"
@@ -95,7 +99,7 @@ class Settings:
     access: AccessSettings = field(default_factory=AccessSettings)
     # How much anyone may take.
     limits: LimitSettings = field(default_factory=LimitSettings)
-    # The embedded room logs.
+    # The room logs.
     log: LogLimits = field(default_factory=LogLimits)
     # Who is in which room.
     presence: PresenceLimits = field(default_factory=PresenceLimits)
@@ -103,6 +107,8 @@ class Settings:
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     # History that lasts: who fills the archive (`roomful archive`) and who reads it.
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
+    # Shards on Redis.
+    redis: RedisSettings = field(default_factory=RedisSettings)
 
     @property
     def timer_tick_s(self) -> float:
@@ -190,6 +196,10 @@ def _contradictions(settings: Settings) -> list[str]:
     ]
     if not 0 <= settings.drain_window_s < math.inf:
         problems.append("drain_window_s has to be a number of seconds, 0 or more")
+    try:
+        parse_shards(settings.shards)
+    except ValueError as exc:
+        problems.append(str(exc))
     if settings.log_level not in ("debug", "info", "warning", "error"):
         problems.append(f"log_level {settings.log_level!r}: debug, info, warning or error")
     if settings.log_format not in ("text", "json"):
@@ -275,7 +285,13 @@ def _keys(cls: type[Any], prefix: str = "") -> dict[str, Any]:
 _KEYS: Final = _keys(Settings)
 
 _SECRET_KEYS: Final = frozenset(
-    {"auth.secret", "access.webhook_secret", "archive.url", "archive.shards_password"}
+    {
+        "auth.secret",
+        "access.webhook_secret",
+        "archive.url",
+        "archive.shards_password",
+        "redis.password",
+    }
 )
 
 

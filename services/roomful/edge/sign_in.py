@@ -14,6 +14,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
 
@@ -76,17 +77,15 @@ class SignIn:
         """Let a new session into the room of its user, and keep its record."""
         connection.record = record
         room = user_room(record.user)
-        shard = self._edge.shard_of(room)
         await self._edge.fanout.enter(connection, room)
-        record.rooms[room] = shard.position()
+        record.rooms[room] = self._edge.shards.shard_of(room).position()
         await self._established(connection)
 
     async def resumed(self, connection: Connection, record: SessionRecord) -> None:
         """Let a session that was taken up again be present in its rooms as before."""
         for room in record.rooms:
             if not room.startswith("user:"):
-                shard = self._edge.shard_of(room)
-                await shard.join(room, record.user, record.sid, connection.status)
+                await self._edge.shards.join(room, record.user, record.sid, connection.status)
         await self._established(connection)
 
     async def _established(self, connection: Connection) -> None:
@@ -102,9 +101,39 @@ class SignIn:
         """Keep the session's record for another while."""
         record = connection.record
         if record is not None and self._edge.settings.recovery:
-            pid_shard = self._edge.shard_of_session(record.pid)
-            ttl_s = self._edge.settings.recovery_window_s + 2 * RENEW_S
-            await pid_shard.save_session(record, ttl_s)
+            if await self._edge.shards.save_session(record, self._ttl_s):
+                return
+            if connection.record is record:
+                # Resumed where this edge was not asked: its client is there now.
+                connection.close(CloseCode.REPLACED, "resumed on another connection")
+
+    async def take(self, record: SessionRecord) -> bool:
+        """
+        Make *record*, as it was loaded, the one that counts; False: somebody else was first.
+
+        Whoever had the session before can no longer write it.
+        """
+        record.generation += 1
+        return await self._edge.shards.save_session(record, self._ttl_s, is_taken=True)
+
+    async def rejoin(self, shard: ShardName) -> None:
+        """Let all who are in rooms of *shard* be present again: they were taken for gone."""
+        shards = self._edge.shards
+        for connection in tuple(self._edge.connections):
+            record = connection.record
+            for room in tuple(record.rooms if record is not None else ()):
+                if room.startswith("user:") or shards.shard_of(room).name != shard:
+                    continue
+                if record is None or connection.record is not record or room not in record.rooms:
+                    continue
+                try:
+                    await shards.join(room, record.user, record.sid, connection.status)
+                except Refused as refused:
+                    logger.warning("not joined again", extra={"room": room, "why": str(refused)})
+
+    @property
+    def _ttl_s(self) -> float:
+        return self._edge.settings.recovery_window_s + 2 * RENEW_S
 
     async def swap(self, connection: Connection, token: object) -> Identity:
         """

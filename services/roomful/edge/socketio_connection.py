@@ -201,12 +201,14 @@ class SocketIoConnection(Connection):
     async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
         if not is_clean(pid):
             return None
-        record = await self.edge.shard_of_session(pid).load_session(pid)
+        record = await self.edge.shards.load_session(pid)
         return record if record is not None and record.user == identity.user else None
 
     async def _resume(self, record: SessionRecord, cursor: str, holes: list[RoomId]) -> bool:
         """Take up the session of *record*; False if it cannot be, with the rooms that lack."""
         self.edge.replace(record)
+        if not await self.edge.sign_in.take(record):
+            return False
         refused = await self.edge.sign_in.rooms_refused(self, record)
         if self.is_closed:
             raise Refused(RefusalCode.OVERLOADED, "the connection is gone")

@@ -1,6 +1,6 @@
 """
-What an edge asks of a shard, and what a shard gives back: the one interface of both
-implementations (memory.py in the process, Redis over the network).
+What an edge asks of its shards, and what they give back: the one interface of both
+implementations (memory.py in the process; redis.py, with routing.py for many, over the network).
 
 Publishing is the hot path, so it is a plain call with a callback: no task, no future. All else
 is a coroutine, and may raise Refused (SHARD_UNAVAILABLE, OVERLOADED: retryable, nothing happened
@@ -14,6 +14,7 @@ in offset order (design.md section 7, rule a).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NewType, Protocol
 
 import msgspec
@@ -26,15 +27,19 @@ __all__ = [
     "Cast",
     "Entry",
     "Envelope",
+    "Home",
     "Joined",
     "Member",
     "Members",
     "Page",
+    "PublishStatistics",
     "Replay",
     "RoomId",
+    "Rooms",
     "SessionRecord",
     "Settle",
     "Shard",
+    "Shards",
     "Sink",
     "Stored",
     "UserId",
@@ -88,6 +93,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     offset: int
     envelope: Envelope
+    origin: ShardName | None = None
+    """
+    The shard that gave the offset, when the room's bucket has moved since: a cursor counts the
+    entry there. None: the shard that it comes from.
+    """
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -98,7 +108,12 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 Settle = Callable[[Stored | Refused], None]
-"""Called exactly once for a publish, after its entry was handed to the sinks."""
+"""
+Called exactly once for a publish, when it is safe or refused.
+
+An embedded shard has handed the entry to the sink by then; over a network the acknowledgement
+and the stream come by different ways, and either may be first.
+"""
 
 
 class Cast(msgspec.Struct, frozen=True, gc=False):
@@ -161,13 +176,20 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class SessionRecord(msgspec.Struct):
-    """What a client needs to resume anywhere, kept on the shard of hash(pid)."""
+    """
+    What a client needs to resume anywhere, kept on the shard of hash(pid).
+
+    It is the session's, not a connection's: who takes the session up writes the record with the
+    next generation, and from then on nobody can write or drop it with an older one.
+    """
 
     pid: str
     sid: str
     user: UserId
     rooms: dict[RoomId, int]
     """Each joined room and the shard's newest offset at the join (design.md section 7, rule d)."""
+    generation: int = 1
+    """How often the session was taken up."""
 
 
 class Sink(Protocol):
@@ -195,19 +217,26 @@ class Sink(Protocol):
         """
 
 
-class Shard(Protocol):
-    """One shard, as an edge uses it."""
+@dataclass(slots=True)
+class PublishStatistics:
+    """Counts since the start."""
 
-    @property
-    def name(self) -> ShardName:
-        """The name in cursors; another one whenever offsets begin anew."""
+    stored: int = 0
+    duplicates: int = 0
+    """Publishes that were stored before, by their sender's id."""
+    batches: int = 0
+    refused: int = 0
+    """Publishes refused at once: too much was waiting, or there was no room."""
 
-    def attach(self, sink: Sink) -> None:
-        """Give the shard the one sink its stream goes to."""
+
+class Rooms(Protocol):
+    """What can be done with a room or a session, whichever shard it is on."""
 
     def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """
         Store *envelope* and send it to the room; *settle* hears when it is safe.
+
+        Publishes into a room are stored in the order of these calls.
 
         Args:
             is_named: the sender chose the id, so a second one with it is not stored again.
@@ -221,9 +250,6 @@ class Shard(Protocol):
 
     def release(self, room: RoomId) -> None:
         """No longer hear *room*."""
-
-    def position(self) -> int:
-        """Give the offset up to which the sink has heard this shard."""
 
     async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
         """Record *connection* of *user* in the room's presence; repeating it changes nothing."""
@@ -242,13 +268,6 @@ class Shard(Protocol):
     async def members(self, room: RoomId) -> Members:
         """Give who is in the room."""
 
-    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
-        """
-        Give what *rooms* (with each one's join offset) got after *after*, oldest first.
-
-        Stops when the entries together are above *limit_bytes*; there is at least one if any.
-        """
-
     async def page(
         self, room: RoomId, *, before: int | None, after: int | None, limit: int
     ) -> Page:
@@ -258,14 +277,81 @@ class Shard(Protocol):
         It has at most *limit* entries, and fewer when they are large; at least one if any.
         """
 
-    async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
-        """Keep *record* for *ttl_s* seconds from now."""
+    async def save_session(
+        self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
+    ) -> bool:
+        """
+        Keep *record* for *ttl_s* seconds from now.
+
+        Args:
+            is_taken: the session is taken up with a generation that nobody may have used yet.
+
+        Returns:
+            False: somebody else has taken the session up; nothing was changed.
+        """
 
     async def load_session(self, pid: str) -> SessionRecord | None:
-        """Give the record of *pid* if it is still kept."""
+        """Give a copy of the record of *pid* if it is still kept."""
 
-    async def drop_session(self, pid: str) -> None:
-        """Forget the record: the client left for good."""
+    async def drop_session(self, record: SessionRecord) -> None:
+        """Forget the record, unless it was taken up elsewhere: the client left for good."""
 
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything."""
+
+
+class Home(Protocol):
+    """The shard of some rooms: where their offsets are from."""
+
+    @property
+    def name(self) -> ShardName:
+        """The name in cursors; another one whenever offsets begin anew."""
+
+    def position(self) -> int:
+        """Give the offset up to which the sink has heard this shard."""
+
+    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+        """
+        Give what *rooms* (with each one's join offset) got after *after*, oldest first.
+
+        Stops when the entries together are above *limit_bytes*; there is at least one if any.
+        """
+
+
+class Shard(Rooms, Home, Protocol):
+    """One shard with all its rooms."""
+
+    def attach(self, sink: Sink) -> None:
+        """Give the shard the one sink its stream goes to."""
+
+
+class Shards(Rooms, Protocol):
+    """
+    All shards, as an edge uses them: a room is found wherever it is, also while it moves.
+
+    A MemoryShard is all the shards of an embedded server.
+    """
+
+    def attach(self, sink: Sink) -> None:
+        """Give the one sink that the streams of all shards go to."""
+
+    @property
+    def statistics(self) -> PublishStatistics:
+        """What became of publishes."""
+
+    def shard_of(self, room: str, /) -> Home:
+        """Give the shard that has *room* now."""
+
+    def positions(self) -> Mapping[ShardName, int]:
+        """Give how far the sink has heard each shard."""
+
+    async def start(self) -> None:
+        """
+        Begin, in the running loop.
+
+        Raises:
+            RoomfulError: no shard can be used, saying why.
+        """
+
+    def unready(self) -> str | None:
+        """Say why no client should come here now; None: all is well."""

@@ -17,6 +17,7 @@ local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
 local TERM_SIZE, MAX_TERM, MAX_OFFSET = 2 ^ 40, 8191, 2 ^ 53 - 1
 local MAX_MESSAGES = 4096
 local MAX_FREEZE_MS, IMPORT_RETRY_MS = 2000, 20
+local RETRY_MS = 60000 -- a message that its sender did not name has an id for so long
 local MEMORY_MS = 86400000 -- how much longer than its log a room's newest offset is kept
 
 
@@ -263,12 +264,13 @@ local function keep(batch, room, last, renew)
 end
 
 -- Store one message; gives its offset, or the words of its first one, or of an error.
-local function store(batch, log, newest, identity, time, envelope)
+local function store(batch, log, newest, identity, is_named, time, envelope)
   local seq = batch.seq + 1
   local offset = text(seq)
   if identity then
     local words = offset .. ' ' .. time
-    local first = redis.call('SET', identity, words, 'NX', 'GET', 'PX', batch.window)
+    local window = is_named and batch.window or batch.retry
+    local first = redis.call('SET', identity, words, 'NX', 'GET', 'PX', window)
     if first then return first end
   end
   local id = offset .. '-' .. newest
@@ -290,8 +292,9 @@ local function append(batch, room)
     local number = run.number
     for at = run.at, run.at + 3 * run.count - 1, 3 do
       local identity, envelope = args[at], args[at + 2]
+      local is_named = string.byte(identity) ~= 126 -- ~
       identity = identity ~= '' and ids .. identity
-      local reply, offset = store(batch, log, newest, identity, args[at + 1], envelope)
+      local reply, offset = store(batch, log, newest, identity, is_named, args[at + 1], envelope)
       if offset then
         newest, parts[#parts + 1] = offset, '\146' .. cmsgpack.pack(reply) .. envelope
       end
@@ -367,6 +370,7 @@ local function publish(keys, args)
   local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox')
   if shard[1] ~= args[1] then return refuse('STALE_TERM', shard[1] or '0') end
   local batch = {args = args, keep = args[2], age = tonumber(args[3]), window = args[4],
+    retry = text(math.min(tonumber(args[4]), RETRY_MS)),
     outbox = false, is_full = false, boxed = 0, unarchived = false, now = now_ms(),
     marked = tonumber(shard[3] or 0), before = tonumber(shard[2]), replies = {}}
   local open, count = admitted(batch, by_room(keys, args))
@@ -377,7 +381,12 @@ local function publish(keys, args)
     batch.is_full = redis.call('XLEN', OUTBOX) >= tonumber(entries) or
       bytes ~= '' and tonumber(shard[4] or 0) >= tonumber(bytes)
   end
-  if batch.is_full then open, count = not_lagging(batch, open) end
+  if batch.is_full then
+    open, count = not_lagging(batch, open)
+    -- WAIT waits for the last write of the connection: an id that is only told is one too, or a
+    -- batch that was stored over another connection could be taken for replicated.
+    if count == 0 then redis.call('HINCRBY', SHARD, 'seq', '0') end
+  end
   if count > 0 then
     -- All at once and first: whatever happens below, no offset is given twice.
     redis.call('HINCRBY', SHARD, 'seq', text(count))

@@ -152,22 +152,37 @@ end
 
 -- Session records --------------------------------------------------------------------------------
 
+-- A record is kept as 'generation record'. Who took the session up last is the only one to write it.
+local function generation_of(key)
+  local kept = redis.call('GET', key)
+  return kept and tonumber(string.match(kept, '^%d+')) or 0
+end
+
 local function save_session(keys, args)
-  local term, version, record, ttl = unpack(args)
+  local term, version, generation, record, ttl, is_taken = unpack(args)
   local _, refusal = admit(term, (split(keys[1])), version, now_ms())
   if refusal then return refusal end
-  redis.call('SET', keys[1], record, 'PX', ttl)
+  local newest = generation_of(keys[1])
+  if newest > tonumber(generation) or is_taken == '1' and newest == tonumber(generation) then
+    return 0
+  end
+  redis.call('SET', keys[1], generation .. ' ' .. record, 'PX', ttl)
   return 1
 end
 
 local function load_session(keys, args)
   local _, refusal = admit(args[1], (split(keys[1])), nil, now_ms())
-  return refusal or redis.call('GET', keys[1])
+  if refusal then return refusal end
+  local kept = redis.call('GET', keys[1])
+  return kept and string.match(kept, '^%d+ (.*)$')
 end
 
 local function drop_session(keys, args)
-  local _, refusal = admit(args[1], (split(keys[1])), args[2], now_ms())
-  return refusal or redis.call('DEL', keys[1])
+  local term, version, generation = unpack(args)
+  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  if refusal then return refusal end
+  if generation_of(keys[1]) > tonumber(generation) then return 0 end
+  return redis.call('DEL', keys[1])
 end
 
 -- For all edges ----------------------------------------------------------------------------------
@@ -212,13 +227,14 @@ register('roomful_v1_tails', tails, 'no-writes')
 -- -> {next (0: no more), MessagePack [[offset, envelope], ...]}, oldest first.
 register('roomful_v1_page', page, 'no-writes')
 
--- KEYS {b}o:pid; term, version, record, ttl_ms -> 1.
+-- KEYS {b}o:pid; term, version, generation, record, ttl_ms, is_taken (1: nobody may have had this
+-- generation yet; 0) -> 1, or 0: somebody else took it up, with this generation or a later one.
 register('roomful_v1_save_session', save_session)
 
 -- KEYS {b}o:pid; term -> the record or nil.
 register('roomful_v1_load_session', load_session, 'no-writes')
 
--- KEYS {b}o:pid; term, version -> how many there were.
+-- KEYS {b}o:pid; term, version, generation -> 1, or 0: there was none, or one taken up later.
 register('roomful_v1_drop_session', drop_session, 'allow-oom')
 
 -- term, edge, token -> newest offset. Publishes on roomful:canary:edge [2, newest offset, token].

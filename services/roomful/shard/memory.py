@@ -29,6 +29,7 @@ from roomful.shard.base import (
     Joined,
     Members,
     Page,
+    PublishStatistics,
     Replay,
     RoomId,
     SessionRecord,
@@ -67,14 +68,9 @@ class MemoryLimits:
 
 
 @dataclass(slots=True)
-class MemoryStatistics:
-    """Counts since the start."""
+class MemoryStatistics(PublishStatistics):
+    """The same, and what only an embedded shard has."""
 
-    stored: int = 0
-    duplicates: int = 0
-    """Publishes that were stored before, by their id."""
-    batches: int = 0
-    refused: int = 0
     ids_dropped: int = 0
     """Ids forgotten before their window ended, for want of room: should stay 0."""
 
@@ -151,6 +147,23 @@ class MemoryShard:
     def write_to(self, journal: Journal) -> None:
         """From now on a batch is written to *journal* before anybody hears of it."""
         self._journal = journal
+
+    # One shard is all shards (Shards) -------------------------------------------------------
+
+    def shard_of(self, _room: str) -> MemoryShard:
+        """Give itself."""
+        return self
+
+    def positions(self) -> Mapping[ShardName, int]:
+        """Give the newest offset."""
+        return {self._name: self._offset}
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    def unready(self) -> str | None:
+        """Give None: it is always there."""
+        return None
 
     # Publishing -----------------------------------------------------------------------------
 
@@ -308,10 +321,17 @@ class MemoryShard:
 
     # Sessions -------------------------------------------------------------------------------
 
-    async def save_session(self, record: SessionRecord, ttl_s: float) -> None:
+    async def save_session(
+        self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
+    ) -> bool:
         """Keep *record* for *ttl_s* seconds from now."""
         now, limits = self._now(), self._limits
-        self._keep_session(record, now + ttl_s)
+        kept = self._kept(record.pid)
+        if kept is not None and kept.generation >= record.generation + (not is_taken):
+            return False
+        # A copy: the edge goes on with its own.
+        copy = msgspec.structs.replace(record, rooms=dict(record.rooms))
+        self._keep_session(copy, now + ttl_s)
         # Renewed records move to the end, so those at the front are the ones left behind.
         while self._sessions:
             pid, (lapses_at, _, _) = next(iter(self._sessions.items()))
@@ -321,6 +341,11 @@ class MemoryShard:
             if lapses_at > now and not is_full:
                 break
             self._forget_session(pid)
+        return True
+
+    def _kept(self, pid: str) -> SessionRecord | None:
+        lapses_at, record, _ = self._sessions.get(pid, (0.0, None, 0))
+        return record if lapses_at > self._now() else None
 
     def _keep_session(self, record: SessionRecord, lapses_at: float) -> None:
         self._forget_session(record.pid)
@@ -333,13 +358,17 @@ class MemoryShard:
         self._session_bytes -= size
 
     async def load_session(self, pid: str) -> SessionRecord | None:
-        """Give the record of *pid* if it is still kept."""
-        lapses_at, record, _ = self._sessions.get(pid, (0.0, None, 0))
-        return record if lapses_at > self._now() else None
+        """Give a copy of the record of *pid* if it is still kept."""
+        record = self._kept(pid)
+        if record is None:
+            return None
+        return msgspec.structs.replace(record, rooms=dict(record.rooms))
 
-    async def drop_session(self, pid: str) -> None:
-        """Forget the record."""
-        self._forget_session(pid)
+    async def drop_session(self, record: SessionRecord) -> None:
+        """Forget the record, unless it was taken up elsewhere."""
+        kept = self._kept(record.pid)
+        if kept is not None and kept.generation <= record.generation:
+            self._forget_session(record.pid)
 
     async def aclose(self) -> None:
         """Commit what is pending, and what that publishes, and stop the sweeper."""

@@ -1,0 +1,492 @@
+"""
+All shards of a cluster, as one place where rooms are: each room's bucket says its shard.
+
+The topology says which shard owns a bucket, and the shards know better: their refusals (`MOVED`,
+`FROZEN`, `VERSION`, `STALE_TERM`) are believed at once, and a newer topology is asked for.
+
+**Order.** The messages of a bucket go to one shard at a time. At the first refusal the bucket is
+*closed*: what was refused, what waits behind it in the shard's commit, and what is published
+from then on wait in one queue, in order. It is opened again when its shard is known and nothing of
+it is under way any more; then the queue goes out first. So nothing overtakes, whatever a move or a
+failover does (research: the reordering that a model check found). What waits is bounded in bytes
+and time like all publishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import bucket_of
+from roomful.cluster.topology import Topology
+from roomful.protocol.errors import RefusalCode, Refused
+from roomful.shard.base import (
+    Cast,
+    Envelope,
+    Joined,
+    Members,
+    Page,
+    RoomId,
+    SessionRecord,
+    Settle,
+    Sink,
+    UserId,
+)
+from roomful.shard.commit import CommitStatistics, Durability, Post
+from roomful.shard.directory import Directory
+from roomful.shard.redis import Elsewhere, RedisShard, ShardOptions, unavailable
+from roomful.shard.resp import LostConnection, pack
+
+__all__ = ["RedisShards", "Route"]
+
+logger = logging.getLogger("roomful.shard")
+
+TICK_S: Final = 0.25
+"""How often it is looked for messages that are over their time."""
+RETRY_S: Final = 0.1
+MOST_FREEZE_S: Final = 0.05
+"""A bucket is tried again after this, although it may be frozen for longer: a move is quick."""
+CLOSE_S: Final = 5.0
+"""How long messages may take that are under way when the edge ends."""
+
+T = TypeVar("T")
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Route:
+    """Where a bucket is, as far as this edge knows."""
+
+    __slots__ = ("bucket", "shard", "timer", "version", "waiting")
+
+    def __init__(self, bucket: int, shard: RedisShard, version: int) -> None:
+        self.bucket = bucket
+        self.shard = shard
+        self.version = version
+        self.waiting: deque[Post] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self.waiting is None else f"{len(self.waiting)} waiting"
+        return f"<Route of {self.bucket} to {self.shard.name} version {self.version}, {state}>"
+
+
+class RedisShards:
+    """Implements Shards over Redis."""
+
+    # Mutable state: the topology; the shards by name; each bucket's route; the rooms held, with
+    # the shard that each is heard on.
+    def __init__(self, directory: Directory, edge: str, options: ShardOptions) -> None:
+        """
+        Use the cluster that *directory* finds.
+
+        Args:
+            edge: a name that no other edge ever has.
+        """
+        self._directory = directory
+        self._edge = edge
+        self._options = options
+        self.statistics = CommitStatistics()
+        self.topology: Topology | None = None
+        self.shards: dict[ShardName, RedisShard] = {}
+        self.on_swept: Callable[[ShardName], None] = lambda _shard: None
+        """Called when all members of this edge left a shard's rooms, and may join again."""
+        self._routes: list[Route] = []
+        self._closed: set[Route] = set()
+        self._held: dict[RoomId, RedisShard] = {}
+        self._sink: Sink | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self._timeout_s = options.commit.publish_timeout_s
+
+    def __repr__(self) -> str:
+        generation = self.topology.generation if self.topology else 0
+        return f"<RedisShards generation {generation}, {len(self._closed)} buckets closed>"
+
+    # Life -----------------------------------------------------------------------------------
+
+    def attach(self, sink: Sink) -> None:
+        """Give the sink; before start()."""
+        self._sink = sink
+
+    async def start(self) -> None:
+        """
+        Find the topology, and hear every shard that is there.
+
+        Raises:
+            NoTopology: nobody knows it, saying who was asked.
+        """
+        self._directory.on_topology = self.apply
+        self.apply(await self._directory.find())
+        self._spawn(self._directory.run())
+        self._spawn(self._tick())
+        loop = asyncio.get_running_loop()
+        # Cursors should name every shard from the first client on; one that is away must not
+        # keep the others' clients out.
+        end = loop.time() + self._options.call_timeout_s
+        while loop.time() < end and not self._is_heard():  # noqa: ASYNC110 - once, at the start
+            await asyncio.sleep(0.01)
+
+    def _is_heard(self) -> bool:
+        return all(shard.position() for shard in self.shards.values())
+
+    async def aclose(self) -> None:
+        """Settle what is under way, bounded in time, and let go of everything."""
+        self._is_ending = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CLOSE_S
+        while loop.time() < end and not self._is_idle():  # noqa: ASYNC110 - once, at the end
+            await asyncio.sleep(0.005)
+        refused = Refused(RefusalCode.DRAINING, "this edge is going away")
+        for shard in self.shards.values():
+            shard.commit.refuse_all(refused)
+        for route in self._closed:
+            if route.timer is not None:
+                route.timer.cancel()
+            while route.waiting:
+                route.waiting.popleft().end(refused)
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(shard.aclose() for shard in self.shards.values()))
+
+    def _is_idle(self) -> bool:
+        return not self._closed and all(one.commit.is_idle for one in self.shards.values())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.error("task failed", exc_info=exc)
+
+    async def _tick(self) -> None:
+        """Refuse what could not be stored in time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            for shard in self.shards.values():
+                shard.commit.expire(now)
+            for route in tuple(self._closed):
+                waiting = route.waiting
+                while waiting and waiting[0].due <= now:
+                    self.statistics.expired += 1
+                    waiting.popleft().end(unavailable(route.shard.name, "in time"))
+
+    def unready(self) -> str | None:
+        """Say why no client should come here now."""
+        if not any(one.is_up for one in self.shards.values()):
+            return "no shard can be reached"
+        return next((why for one in self.shards.values() if (why := one.unready())), None)
+
+    @property
+    def closed_buckets(self) -> int:
+        """How many buckets have messages that wait for their shard to take them."""
+        return len(self._closed)
+
+    # Routes ---------------------------------------------------------------------------------
+
+    def shard_of(self, room: str) -> RedisShard:
+        """Give the shard that has *room* now."""
+        return self._routes[bucket_of(room)].shard
+
+    def positions(self) -> Mapping[ShardName, int]:
+        """Give how far the sink has heard each shard."""
+        return {name: shard.position() for name, shard in self.shards.items()}
+
+    def apply(self, topology: Topology) -> None:
+        """Use *topology* from now on, if it is newer."""
+        if not topology.newer_than(self.topology):
+            return
+        is_first = self.topology is None
+        self.topology = topology
+        durability = Durability(topology.acks, topology.is_fsynced)
+        for name, record in topology.shards.items():
+            if name not in self.shards:
+                self._add_shard(name)
+            self.shards[name].retarget(record, durability)
+        if is_first:
+            self._routes = [
+                Route(bucket, self.shards[owner], topology.versions[bucket])
+                for bucket, owner in enumerate(topology.buckets)
+            ]
+            return
+        for route in self._routes:
+            owner = self.shards[topology.buckets[route.bucket]]
+            version = topology.versions[route.bucket]
+            if owner is not route.shard and version >= route.version:
+                self._redirect(route, owner, version)
+            elif owner is route.shard and version > route.version:
+                route.version = version
+        for route in tuple(self._closed):
+            self._open(route)
+        for name in [name for name in self.shards if name not in topology.shards]:
+            self._remove_shard(self.shards.pop(name))
+
+    def _add_shard(self, name: ShardName) -> None:
+        assert self._sink is not None, "attach a sink first"
+        shard = RedisShard(name, self._edge, self._sink, self._options, self.statistics)
+        self.shards[name] = shard
+        shard.on_refused = shard.reader.on_refused = shard.commit.on_refused = self._on_refused
+        shard.on_swept = lambda: self.on_swept(name)
+        shard.reader.channels[b"roomful:topology"] = self._directory.hear
+        shard.commit.on_closed = self._on_closed
+        shard.start()
+
+    def _remove_shard(self, shard: RedisShard) -> None:
+        """It owns nothing any more: let it end what it has."""
+
+        async def end() -> None:
+            while not shard.commit.is_idle:  # noqa: ASYNC110 - rare
+                await asyncio.sleep(TICK_S)
+            await shard.aclose()
+
+        self._spawn(end())
+
+    def _on_refused(self, _words: str) -> None:
+        """A shard is not what the topology says."""
+        self._directory.ask_soon()
+
+    def _redirect(self, route: Route, owner: RedisShard, version: int) -> None:
+        """The bucket is at *owner*: let go of the old one once nothing is under way there."""
+        before = route.shard
+        self._close(route)
+        route.shard, route.version = owner, version
+        before.commit.take_closed()
+        moved = [room for room in self._held if bucket_of(room) == route.bucket]
+        if moved and before is not owner:
+            self._spawn(self._rehold(moved, before, owner))
+        if before.commit.has_under_way(route):
+            before.commit.on_batch_end.append(lambda: self._after_batch(route, before))
+        else:
+            self._open_soon(route)
+
+    def _after_batch(self, route: Route, before: RedisShard) -> None:
+        # What was not stored there is older than all that waits.
+        before.commit.take_closed()
+        self._open_soon(route)
+
+    async def _rehold(self, rooms: Sequence[RoomId], before: RedisShard, owner: RedisShard) -> None:
+        """Hear *rooms* on *owner* instead, without missing or doubling anything."""
+        for room in rooms:
+            if self._held.get(room) is not before:
+                continue
+            self._held[room] = owner
+            heard = before.reader.release(room)
+            while self._held.get(room) is owner:
+                try:
+                    await owner.reader.hold(room, heard)
+                except Refused:
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    break
+
+    def _close(self, route: Route) -> None:
+        if route.waiting is None:
+            route.waiting = deque()
+            self._closed.add(route)
+
+    def _on_closed(self, posts: list[tuple[Post, str]]) -> None:
+        """Take back what a shard refused because of its bucket."""
+        first: dict[Route, str] = {}
+        for post, words in posts:
+            route = post.route
+            assert isinstance(route, Route)
+            if route not in first:
+                first[route] = words
+                self._close(route)
+        for shard in {route.shard for route in first}:
+            shard.commit.take_closed()
+        for post, _ in reversed(posts):
+            post.is_again = True
+            assert post.route.waiting is not None
+            post.route.waiting.appendleft(post)
+        for route, words in first.items():
+            self._learn(route, words)
+
+    def _learn(self, route: Route, words: str) -> float:
+        """Believe what a shard said about a bucket; gives when to try again, in seconds."""
+        what, *rest = words.split()
+        delay_s = RETRY_S
+        match what, rest:
+            case "VERSION", [version, *_]:
+                route.version = int(version)
+                delay_s = 0.0
+            case "FROZEN", [milliseconds, *_]:
+                delay_s = min(int(milliseconds) / 1000, MOST_FREEZE_S)
+            case "MOVED", [version, owner, *_] if owner in self.shards:
+                self._redirect(route, self.shards[ShardName(owner)], int(version))
+                delay_s = 0.0
+            case "NO_LEASE", _:
+                pass
+            case _:
+                self._directory.ask_soon()
+        if route.waiting is not None:
+            self._open_soon(route, delay_s)
+        return delay_s
+
+    def _open_soon(self, route: Route, delay_s: float = 0.0) -> None:
+        loop = asyncio.get_running_loop()
+        if route.timer is not None:
+            # Never later: those who keep asking would put it off for ever.
+            if route.timer.when() <= loop.time() + delay_s:
+                return
+            route.timer.cancel()
+        route.timer = loop.call_later(delay_s, self._open, route)
+
+    def _open(self, route: Route) -> None:
+        """Let the bucket's messages go to its shard, those that waited first."""
+        if route.timer is not None:
+            route.timer.cancel()
+            route.timer = None
+        if route.waiting is None:
+            return
+        for shard in self.shards.values():
+            if shard.commit.has_under_way(route):
+                return  # its end comes back here
+        waiting, route.waiting = route.waiting, None
+        self._closed.discard(route)
+        route.shard.commit.extend(waiting)
+
+    # Rooms ----------------------------------------------------------------------------------
+
+    def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
+        """Store *envelope* on its room's shard; *settle* hears when it is safe."""
+        bucket, key = _place(envelope.room)
+        route = self._routes[bucket]
+        commit = route.shard.commit
+        size = envelope.size
+        if self._is_ending or commit.waiting_bytes + size > self._options.pending_bytes:
+            self.statistics.refused += 1
+            code = RefusalCode.DRAINING if self._is_ending else RefusalCode.OVERLOADED
+            settle(Refused(code, "the shard has too much waiting"))
+            return
+        user = envelope.user
+        # A user's own ids cannot be taken for an edge's: they begin with a digit.
+        identity = f"{len(user.encode())}:{user}{envelope.id}" if is_named else "~" + envelope.id
+        due = asyncio.get_running_loop().time() + self._timeout_s
+        post = Post(
+            commit, route, key, identity, envelope.timestamp, _encode(envelope), settle, size, due
+        )
+        if route.waiting is None:
+            commit.add(post)
+        else:
+            route.waiting.append(post)
+
+    def cast(self, cast: Cast) -> None:
+        """Send an event to the room now, or never."""
+        body = _encode((1, cast.event, cast.body, cast.except_user, cast.is_volatile))
+        self.shard_of(cast.room).commit.cast(pack("PUBLISH", "r:" + cast.room, body))
+
+    async def hold(self, room: RoomId) -> None:
+        """Hear *room* from now on."""
+        while True:
+            shard = self.shard_of(room)
+            self._held[room] = shard
+            try:
+                await shard.reader.hold(room)
+            except Refused:
+                if self._held.get(room) is shard:
+                    del self._held[room]
+                    raise
+            except BaseException:
+                self.release(room)
+                raise
+            if self._held.get(room) is shard:
+                return
+            # The bucket moved meanwhile, and what holds it there may not be ready.
+
+    def release(self, room: RoomId) -> None:
+        """No longer hear *room*."""
+        shard = self._held.pop(room, None)
+        if shard is not None:
+            shard.reader.release(room)
+
+    async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
+        """Record *connection* of *user* in the room's presence."""
+        return await self._ask(
+            room, lambda to: to.shard.join(to.version, room, user, connection, status)
+        )
+
+    async def leave(self, room: RoomId, user: UserId, connection: str, *, with_grace: bool) -> None:
+        """Take *connection* out of the room's presence."""
+        await self._ask(
+            room,
+            lambda to: to.shard.leave(to.version, room, user, connection, with_grace=with_grace),
+        )
+
+    async def set_status(self, room: RoomId, user: UserId, status: str) -> None:
+        """Change the user's status in the room's presence."""
+        await self._ask(room, lambda to: to.shard.set_status(to.version, room, user, status))
+
+    async def members(self, room: RoomId) -> Members:
+        """Give who is in the room."""
+        return await self._ask(room, lambda to: to.shard.members(room))
+
+    async def page(
+        self, room: RoomId, *, before: int | None, after: int | None, limit: int
+    ) -> Page:
+        """Give a page of the room's log."""
+        return await self._ask(
+            room, lambda to: to.shard.page(room, before=before, after=after, limit=limit)
+        )
+
+    async def save_session(
+        self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
+    ) -> bool:
+        """Keep *record*; False: somebody else has taken the session up."""
+        return await self._ask(
+            record.pid,
+            lambda to: to.shard.save_session(to.version, record, ttl_s, is_taken=is_taken),
+        )
+
+    async def load_session(self, pid: str) -> SessionRecord | None:
+        """Give the record of *pid* if it is still kept."""
+        return await self._ask(pid, lambda to: to.shard.load_session(pid))
+
+    async def drop_session(self, record: SessionRecord) -> None:
+        """Forget the record, unless it was taken up elsewhere."""
+        await self._ask(record.pid, lambda to: to.shard.drop_session(to.version, record))
+
+    async def _ask(self, name: str, ask: Callable[[Route], Awaitable[T]]) -> T:
+        """
+        Ask where *name* is, and again where it is then, for a bounded time.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
+        route = self._routes[bucket_of(name)]
+        why: object = "no answer"
+        try:
+            async with asyncio.timeout(self._options.call_timeout_s):
+                while True:
+                    try:
+                        return await ask(route)
+                    except Elsewhere as exc:
+                        why = exc
+                        delay_s = self._learn(route, exc.words)
+                    except LostConnection as exc:
+                        why, delay_s = exc, RETRY_S
+                    await asyncio.sleep(delay_s * (0.75 + random.random() / 2))  # noqa: S311
+        except TimeoutError:
+            raise unavailable(route.shard.name, why) from None
+
+
+@lru_cache(maxsize=16_384)
+def _place(room: RoomId) -> tuple[int, bytes]:
+    """Give a room's bucket, and the key of its log."""
+    bucket = bucket_of(room)
+    return bucket, b"{%d}l:%b" % (bucket, room.encode())
