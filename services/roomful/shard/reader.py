@@ -261,6 +261,7 @@ class Reader:
             LostConnection, ReplyError: there was none.
         """
         hearing, ended = Hearing(self._ear, term), asyncio.Event()
+        proven_at = self._ear.proven_at
 
         def on_lost() -> None:
             ended.set()
@@ -290,15 +291,15 @@ class Reader:
             connection.abort()
             self.statistics.received_bytes += connection.received_bytes
             self._connection = None
+            if self._ear.proven_at != proven_at:
+                # It was heard, so that the next attempt is the first.
+                self._backoff.reset()
 
     async def _keep(
         self, connection: RespConnection, hearing: Hearing, ended: asyncio.Event
     ) -> None:
         """Send canaries until the connection is lost, and lose it when one does not come back."""
-        began = self._ear.proven_at
         while not ended.is_set():
-            if self._ear.proven_at != began:
-                self._backoff.reset()
             if hearing.waits_for_canary() > self.limits.deaf_after_s:
                 # Perhaps it is this process that was late: let it read what is there.
                 await asyncio.sleep(self.limits.canary_s / 10)
