@@ -31,7 +31,7 @@ from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.engine import Application, EngineConnection
-from roomful.edge.http import EdgeHttpProtocol
+from roomful.edge.front import FrontProtocol
 from roomful.edge.pages import build_page_routes
 from roomful.edge.polling import Polling
 from roomful.edge.settings import Settings
@@ -137,7 +137,7 @@ class EdgeServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             build_app(edge),
-            http=partial(EdgeHttpProtocol, edge),  # type: ignore[arg-type]  # called like a class
+            http=partial(FrontProtocol, edge),  # type: ignore[arg-type]  # called like a class
             ws=EdgeProtocol,
             loop="uvloop",
             lifespan="on",

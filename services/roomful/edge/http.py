@@ -9,7 +9,7 @@ over all waiting connections ends that (slow-loris).
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,12 +17,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from roomful.edge.forward import passed_on
 from roomful.edge.splice import Splice
 from roomful.edge.websocket import EdgeProtocol
-from roomful.protocol.errors import Refused
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["HEAD_LIMIT", "EdgeHttpProtocol", "HeadTimer"]
+__all__ = ["BUSY", "HEAD_LIMIT", "AwaitsHead", "EdgeHttpProtocol", "HeadTimer", "reject"]
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head: a token of 8 KiB fits, with room for cookies."""
@@ -30,8 +29,22 @@ HEAD_LIMIT = 32 * 1024
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
 _BAD = b"HTTP/1.1 400 Bad Request\r\n"
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
 _END = b"content-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def reject(transport: asyncio.Transport, head: bytes) -> None:
+    """Answer with *head* (status line and headers so far) and hang up."""
+    if not transport.is_closing():
+        transport.write(head + _END)
+        transport.close()
+
+
+class AwaitsHead(Protocol):
+    """A connection whose request's head has not come yet."""
+
+    def reject(self, head: bytes) -> None:
+        """Answer with *head* and hang up."""
 
 
 class HeadTimer:
@@ -40,17 +53,17 @@ class HeadTimer:
     # Mutable state: connections that wait for a head, by their deadline, the oldest first.
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._waiting: dict[EdgeHttpProtocol, float] = {}
+        self._waiting: dict[AwaitsHead, float] = {}
         self._handle: asyncio.TimerHandle | None = None
 
-    def begin(self, protocol: EdgeHttpProtocol) -> None:
+    def begin(self, protocol: AwaitsHead) -> None:
         """Expect a head on *protocol*."""
         loop = asyncio.get_running_loop()
         self._waiting[protocol] = loop.time() + self._timeout_s
         if self._handle is None:
             self._handle = loop.call_later(self._timeout_s, self._expire)
 
-    def end(self, protocol: EdgeHttpProtocol) -> None:
+    def end(self, protocol: AwaitsHead) -> None:
         """The head came, or the connection is gone."""
         self._waiting.pop(protocol, None)
 
@@ -67,27 +80,19 @@ class HeadTimer:
 
 
 class EdgeHttpProtocol(HttpToolsProtocol):
-    """What uvicorn is given as its HTTP protocol (uvicorn.Config.http)."""
+    """A connection that is not plainly a WebSocket's (front.py); the edge counts it already."""
 
     # Mutable state: bytes of the head so far (-1: it came), and whether the edge counts us.
-    def __init__(self, edge: Edge, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, edge: Edge, address: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self._edge = edge
         self._head_bytes = 0
-        self._address = ""
-        self._is_counted = False
+        self._address = address
+        self._is_counted = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Count the connection, or refuse it."""
+        """Wait for a head."""
         super().connection_made(transport)
-        try:
-            self._address = self._edge.address_of(transport)
-            self._edge.counts.enter(self._address)
-        except Refused:
-            self._edge.statistics.refused_connections += 1
-            self.reject(_BUSY)
-            return
-        self._is_counted = True
         self._edge.head_timer.begin(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,6 +175,4 @@ class EdgeHttpProtocol(HttpToolsProtocol):
 
     def reject(self, head: bytes) -> None:
         """Answer with *head* and hang up."""
-        if not self.transport.is_closing():
-            self.transport.write(head + _END)
-            self.transport.close()
+        reject(self.transport, head)

@@ -1,0 +1,124 @@
+"""
+What a TCP connection is before its first request is known: a WebSocket's or any other's.
+
+Nearly all connections come to be WebSockets, and their whole request comes in one piece. Those go
+to picows at once; an HTTP parser, and all that uvicorn keeps for a connection, would be made only
+to be thrown away (a third of the price of a connection). Whatever is the least unusual about a
+request goes to uvicorn's protocol as before, so this one needs to know only what is plain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from roomful.edge.http import BUSY, HEAD_LIMIT, EdgeHttpProtocol, reject
+from roomful.edge.websocket import EdgeProtocol
+from roomful.protocol.errors import Refused
+
+if TYPE_CHECKING:
+    from roomful.edge.edge import Edge
+
+__all__ = ["FrontProtocol", "is_plain_upgrade"]
+
+# RFC 6455 section 4.2.1, as clients write it: no body, no folded lines, each header a token.
+_PLAIN: Final = re.compile(
+    rb"GET /[!-~]* HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
+)
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+_CONNECTION: Final = re.compile(rb"\r\nconnection:[^\r]*\bupgrade\b", re.IGNORECASE)
+_KEY: Final = re.compile(
+    rb"\r\nsec-websocket-key:[ \t]*[0-9A-Za-z+/]{22}==[ \t]*\r\n", re.IGNORECASE
+)
+_BODY: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
+
+
+class FrontProtocol(asyncio.Protocol):
+    """The first protocol of each connection (uvicorn.Config.http)."""
+
+    # Mutable state: the transport until another protocol has it, and whether the edge counts us.
+    __slots__ = ("_address", "_arguments", "_edge", "_is_counted", "_transport")
+
+    def __init__(self, edge: Edge, **arguments: Any) -> None:
+        self._edge = edge
+        self._arguments = arguments
+        self._address = ""
+        self._is_counted = False
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, or refuse it."""
+        self._transport = transport
+        edge = self._edge
+        try:
+            self._address = edge.address_of(transport)
+            edge.counts.enter(self._address)
+        except Refused:
+            edge.statistics.refused_connections += 1
+            reject(transport, BUSY)
+            return
+        self._is_counted = True
+        self._arguments["server_state"].connections.add(self)
+        edge.head_timer.begin(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Let the one who can take the request go on with the connection."""
+        transport = self._leave()
+        if transport is None or transport.is_closing():
+            return
+        self._is_counted = False
+        if is_plain_upgrade(data):
+            websocket = EdgeProtocol(self._edge, self._address)
+            websocket.connection_made(transport)
+            websocket.data_received(data)
+            transport.set_protocol(websocket)
+        else:
+            http = EdgeHttpProtocol(self._edge, self._address, **self._arguments)
+            transport.set_protocol(http)
+            http.connection_made(transport)
+            http.data_received(data)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._leave()
+        if self._is_counted:
+            self._is_counted = False
+            self._edge.counts.leave(self._address)
+
+    def _leave(self) -> asyncio.Transport | None:
+        """The connection is another's from now on, or nobody's; gives it."""
+        transport, self._transport = self._transport, None
+        self._arguments["server_state"].connections.discard(self)
+        self._edge.head_timer.end(self)
+        return transport
+
+    def reject(self, head: bytes) -> None:
+        """Answer with *head* and hang up."""
+        if self._transport is not None:
+            reject(self._transport, head)
+
+    def shutdown(self) -> None:
+        """Hang up: uvicorn stops."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+def is_plain_upgrade(data: bytes) -> bool:
+    """
+    Whether *data* begins with one whole and plain request to upgrade to a WebSocket.
+
+    What comes behind it belongs to the WebSocket.
+    """
+    plain = _PLAIN.match(data)
+    if plain is None or plain.end() > HEAD_LIMIT:
+        return False
+    end = plain.end()
+    return (
+        # A session that began on polling may be another edge's (forward.py).
+        b"sid=" not in data[: data.index(b"\r")]
+        and _UPGRADE.search(data, 0, end) is not None
+        and _CONNECTION.search(data, 0, end) is not None
+        and _KEY.search(data, 0, end) is not None
+        and _BODY.search(data, 0, end) is None
+    )
