@@ -162,7 +162,8 @@ class Keeper:
             for shard in previous.get("shards", ())
             for member in shard.get("members", ())
         }
-        return Plan(cluster.edges.replicas, tuple(names), kept)
+        has_topology = topology is not None or previous.get("topologyGeneration", 0) > 0
+        return Plan(cluster.edges.replicas, tuple(names), kept, has_topology)
 
     # Acting ---------------------------------------------------------------------------------
 

@@ -18,13 +18,14 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful_operator.manifests.access import build_accounts, build_budgets, build_policies
 from roomful_operator.manifests.archiver import build_archiver
-from roomful_operator.manifests.edges import build_edge_services, build_edges
-from roomful_operator.manifests.parts import SHARD_PORT, Manifest
+from roomful_operator.manifests.edges import build_edge_services, build_edges, edges_name
+from roomful_operator.manifests.parts import ARCHIVER, SHARD_PORT, Manifest, Part
 from roomful_operator.manifests.shards import (
     build_shard_config,
     build_shard_services,
     build_shard_set,
     member_names,
+    set_name,
 )
 from roomful_operator.spec import BadSpec, Cluster, parse_quantity
 
@@ -33,6 +34,7 @@ __all__ = [
     "Action",
     "Apply",
     "Delete",
+    "Desired",
     "Key",
     "Observed",
     "Plan",
@@ -91,6 +93,15 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Desired:
+    """What a cluster shall have."""
+
+    manifests: Sequence[Manifest]
+    awaited: frozenset[Key] = frozenset()
+    """What cannot be made yet, or not be changed now; if it is there, it stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What was decided outside of the specification: by load, or because data is there."""
 
@@ -99,57 +110,55 @@ class Plan:
     """Those that are wanted, and those that still own buckets."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """Addresses of servers as the topology knows them, by name."""
+    has_topology: bool = True
+    """Whether all shards have had their roles, ever."""
 
 
-def build_desired(cluster: Cluster, plan: Plan, observed: Observed) -> list[Manifest]:
+def build_desired(cluster: Cluster, plan: Plan, observed: Observed) -> Desired:
     """
     Give all objects that *cluster* shall have, as far as they can be made by now.
 
-    A shard's servers come when their Services have addresses, the edges when all shards' have.
+    A shard's servers come when their Services have addresses, edges and archiver when there is a
+    topology: before, there is nothing that they could do.
     """
-    desired = [*build_accounts(cluster), *build_policies(cluster)]
+    desired = [*build_accounts(cluster), *build_policies(cluster), *build_edge_services(cluster)]
     desired += build_budgets(cluster, plan.shards)
+    awaited: set[Key] = set()
     addresses: list[Address] = []
-    is_complete = True
     for shard in plan.shards:
         names = member_names(cluster, shard)
         desired += build_shard_services(cluster, shard, plan.kept)
         found = observed.addresses(names)
         if len(found) < len(names):
-            is_complete = False
+            name = set_name(cluster, shard)
+            awaited |= {Key("StatefulSet", name), Key("ConfigMap", name)}
             continue
         addresses += [Address(found[name], SHARD_PORT) for name in names]
         desired += [build_shard_config(cluster, shard, found), build_shard_set(cluster, shard)]
-    desired += build_edge_services(cluster)
-    if is_complete:
-        desired.append(build_edges(cluster, replicas=plan.edges, shards=addresses))
-        if cluster.archive is not None:
-            desired.append(build_archiver(cluster, cluster.archive, addresses))
-    return desired
+    if awaited or not plan.has_topology:
+        names = (edges_name(cluster), Part(cluster, ARCHIVER).account)
+        awaited |= {Key("Deployment", name) for name in names}
+        return Desired(desired, frozenset(awaited))
+    desired.append(build_edges(cluster, replicas=plan.edges, shards=addresses))
+    if cluster.archive is not None:
+        desired.append(build_archiver(cluster, cluster.archive, addresses))
+    return Desired(desired)
 
 
-def reconcile(
-    desired: Sequence[Manifest], observed: Observed, *, prunes: bool = True
-) -> list[Action]:
-    """
-    Give what brings *observed* to *desired*; nothing when it is there already.
-
-    Args:
-        prunes: whether what is not desired is deleted.
-    """
+def reconcile(desired: Desired, observed: Observed) -> list[Action]:
+    """Give what brings *observed* to *desired*; nothing when it is there already."""
     actions: list[Action] = []
-    for manifest in desired:
+    for manifest in desired.manifests:
         stamped = _stamped(manifest)
         live = observed.objects.get(key_of(manifest))
         if live is None or not covers(live, stamped):
             actions.append(Apply(stamped))
-    if prunes:
-        wanted = {key_of(manifest) for manifest in desired}
-        actions += [
-            Delete(key, live["metadata"]["uid"])
-            for key, live in sorted(observed.objects.items())
-            if key not in wanted and "deletionTimestamp" not in live["metadata"]
-        ]
+    wanted = {key_of(manifest) for manifest in desired.manifests} | desired.awaited
+    actions += [
+        Delete(key, live["metadata"]["uid"])
+        for key, live in sorted(observed.objects.items())
+        if key not in wanted and "deletionTimestamp" not in live["metadata"]
+    ]
     return actions
 
 

@@ -86,7 +86,10 @@ def build_status(facts: Facts, previous: Mapping[str, Any], now: str) -> dict[st
         "shardCount": len(shards),
         "readyShards": sum(shard["phase"] == Phase.SERVING for shard in shards),
         "shards": shards,
-        "topologyGeneration": topology.generation if topology else 0,
+        # An operator that has just begun has not read it yet.
+        "topologyGeneration": (
+            topology.generation if topology else previous.get("topologyGeneration", 0)
+        ),
         "conditions": _dated(conditions, previous.get("conditions", ()), now, facts),
     }
 

@@ -86,7 +86,7 @@ def test_every_container_says_what_it_needs(workload: Manifest) -> None:
 def test_no_secret_is_in_a_manifest(workload: Manifest) -> None:
     """Secrets come by reference: not as an argument, not as a variable's value."""
     for name, value in environment(workload).items():
-        if any(word in name for word in ("SECRET", "PASSWORD", "DSN")):
+        if any(word in name for word in ("SECRET", "PASSWORD", "URL")):
             assert set(value) == {"secretKeyRef"}
     assert not any("requirepass" in word for word in words(workload))
 
@@ -155,7 +155,7 @@ def test_edges_know_the_servers_of_all_shards() -> None:
     """They learn the topology from any of them."""
     shards = [Address("10.96.0.1", 6379), Address("10.96.0.2", 6379)]
     one = build_edges(cluster(), replicas=2, shards=shards)
-    assert environment(one)["ROOMFUL_SHARDS"] == "10.96.0.1:6379,10.96.0.2:6379"
+    assert environment(one)["ROOMFUL_SHARDS"] == "redis://10.96.0.1:6379,redis://10.96.0.2:6379"
 
 
 def test_settings_of_edges_win() -> None:
@@ -180,6 +180,23 @@ def test_a_proxy_sees_each_edge() -> None:
     for name in ("chat-edge", "chat-edges"):
         (port,) = found(observed, "Service", name)["spec"]["ports"]
         assert port["appProtocol"] == "kubernetes.io/ws"
+
+
+def test_an_edge_says_where_others_reach_it() -> None:
+    """The address is the pod's own, filled in by the kubelet."""
+    variables = environment(build_edges(cluster(), replicas=2, shards=[]))
+    assert list(variables).index("POD_IP") < list(variables).index("ROOMFUL_ADVERTISE")
+    assert variables["ROOMFUL_ADVERTISE"] == "$(POD_IP):8080"
+
+
+def test_edges_read_the_archive() -> None:
+    """Where there is one, edges and archiver have the same URL, from the same secret."""
+    observed = settled(cluster({"archive": ARCHIVE}))
+    for name in ("chat-edge", "chat-archiver"):
+        url = environment(found(observed, "Deployment", name))["ROOMFUL_ARCHIVE_URL"]
+        assert url == {"secretKeyRef": {"name": "postgres", "key": "uri"}}
+    without = environment(found(settled(cluster()), "Deployment", "chat-edge"))
+    assert "ROOMFUL_ARCHIVE_URL" not in without
 
 
 # Shards -------------------------------------------------------------------------------------
@@ -274,7 +291,7 @@ def test_a_template_changes_only_on_purpose() -> None:
         ).hexdigest()[:12]
         for name, workload in templates.items()
     }
-    assert digests == {"edge": "3de8d3abc0f9", "shard": "b7954bbe13b1"}
+    assert digests == {"edge": "87dc932eaff8", "shard": "b7954bbe13b1"}
 
 
 # Who may do what ----------------------------------------------------------------------------

@@ -47,9 +47,28 @@ def test_at_rest_nothing_is_written(spec: dict[str, Any]) -> None:
 def test_servers_come_after_their_addresses() -> None:
     """Of a new cluster the Services come first: servers have to know their addresses."""
     one = cluster()
-    kinds = {manifest["kind"] for manifest in build_desired(one, plan(one), Observed())}
+    kinds = {manifest["kind"] for manifest in build_desired(one, plan(one), Observed()).manifests}
     assert "Service" in kinds
     assert not kinds & {"StatefulSet", "ConfigMap", "Deployment"}
+
+
+def test_edges_come_with_the_topology() -> None:
+    """Before shards have roles edges could do nothing; once there they are never taken away."""
+    one = cluster()
+    observed = settled(one)
+    early = build_desired(one, plan(one, has_topology=False), observed)
+    assert "Deployment" not in {manifest["kind"] for manifest in early.manifests}
+    assert reconcile(early, observed) == []
+
+
+def test_a_lost_address_takes_nothing_down() -> None:
+    """While a Service has no address yet, what depends on it stays as it is."""
+    one = cluster()
+    objects = dict(settled(one).objects)
+    del objects[Key("Service", "chat-s1-0")]
+    observed = Observed(objects)
+    actions = reconcile(build_desired(one, plan(one), observed), observed)
+    assert [type(action).__name__ for action in actions] == ["Apply"]
 
 
 def test_drift_is_repaired() -> None:
@@ -133,7 +152,7 @@ def test_comparing_changes_nothing() -> None:
     """Reconciling is pure: neither side is changed."""
     one = cluster()
     desired = build_desired(one, plan(one), settled(one))
-    observed = applied(desired)
+    observed = applied(desired.manifests)
     before = copy.deepcopy((desired, observed))
     reconcile(desired, observed)
     assert (desired, observed) == before

@@ -5,9 +5,10 @@ The archiver: carries messages from the shards' outboxes into PostgreSQL.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from roomful.cluster.topology import Address
-from roomful_operator.manifests.edges import secret_entry
+from roomful_operator.manifests.edges import archive_url, secret_entry
 from roomful_operator.manifests.parts import (
     ARCHIVER,
     Manifest,
@@ -20,26 +21,32 @@ from roomful_operator.spec import Archive, Cluster
 
 __all__ = ["build_archiver"]
 
+METRICS_PORT: Final = 9180
+
 
 def build_archiver(cluster: Cluster, archive: Archive, shards: Sequence[Address]) -> Manifest:
     """Give the Deployment of the archiver; several share the shards' outboxes between them."""
     part = Part(cluster, ARCHIVER)
-    values = {"ROOMFUL_LOG_FORMAT": "json", "ROOMFUL_SHARDS": ",".join(map(str, shards))}
+    values = {
+        "ROOMFUL_LOG_FORMAT": "json",
+        "ROOMFUL_ARCHIVE_SHARDS": ",".join(map(str, shards)),
+        "ROOMFUL_ARCHIVE_PORT": str(METRICS_PORT),
+    }
+    probe = {"path": "/livez", "port": "metrics"}
     container: Manifest = {
         "name": "archiver",
         "image": cluster.image,
         "args": ["archive"],
         "env": [
+            *archive_url(cluster),
             {
-                "name": "ROOMFUL_ARCHIVE_DSN",
-                "valueFrom": secret_entry(archive.dsn.name, archive.dsn.key),
-            },
-            {
-                "name": "ROOMFUL_SHARDS_PASSWORD",
+                "name": "ROOMFUL_ARCHIVE_SHARDS_PASSWORD",
                 "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
             },
             *({"name": name, "value": value} for name, value in values.items()),
         ],
+        "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 3},
         "resources": {name: dict(value) for name, value in archive.resources.items()},
     }
     template = build_pod_template(part, archive.pod, container)

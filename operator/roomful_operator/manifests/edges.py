@@ -19,7 +19,14 @@ from roomful_operator.manifests.parts import (
 from roomful_operator.manifests.shards import redis_secret_name
 from roomful_operator.spec import Cluster
 
-__all__ = ["auth_secret", "build_edge_services", "build_edges", "edges_name", "secret_entry"]
+__all__ = [
+    "archive_url",
+    "auth_secret",
+    "build_edge_services",
+    "build_edges",
+    "edges_name",
+    "secret_entry",
+]
 
 UNREADY_S: Final = 5
 """Between the end of a pod's readiness and its SIGTERM, for proxies to hear of it."""
@@ -120,7 +127,9 @@ def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
         "ROOMFUL_PORT": str(EDGE_PORT),
         "ROOMFUL_LOG_FORMAT": "json",
         "ROOMFUL_DRAIN_WINDOW_S": str(cluster.edges.drain_seconds),
-        "ROOMFUL_SHARDS": ",".join(map(str, shards)),
+        "ROOMFUL_SHARDS": ",".join(f"redis://{address}" for address in shards),
+        # Where the other edges reach this one, for polling clients that come to them.
+        "ROOMFUL_ADVERTISE": f"$(POD_IP):{EDGE_PORT}",
     }
     if cluster.origins:
         values["ROOMFUL_ORIGINS"] = ",".join(cluster.origins)
@@ -132,11 +141,20 @@ def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "ROOMFUL_AUTH_SECRET", "valueFrom": secret_entry(secret, key)},
         {
-            "name": "ROOMFUL_SHARDS_PASSWORD",
+            "name": "ROOMFUL_REDIS_PASSWORD",
             "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
         },
+        *archive_url(cluster),
         *({"name": name, "value": value} for name, value in sorted(values.items())),
     ]
+
+
+def archive_url(cluster: Cluster) -> list[Manifest]:
+    """Give the variable with the archive's URL; none without an archive."""
+    if cluster.archive is None:
+        return []
+    dsn = cluster.archive.dsn
+    return [{"name": "ROOMFUL_ARCHIVE_URL", "valueFrom": secret_entry(dsn.name, dsn.key)}]
 
 
 def secret_entry(name: str, key: str) -> dict[str, Any]:
