@@ -224,7 +224,7 @@ def _blocked(facts: Facts) -> Condition:
     for name in facts.plan.shards:
         status = _status_of(facts, name)
         if status.phase is Phase.BLOCKED:
-            return Condition("FailoverBlocked", True, "QuorumLost", f"{name}: {status.reason}")
+            return Condition("FailoverBlocked", True, "ShardBlocked", f"{name}: {status.reason}")
     return Condition("FailoverBlocked", False, "NotNeeded")
 
 
