@@ -15,7 +15,7 @@ from protocol.strategies import JSON_VALUES, JsonValue
 from roomful.edge.encoding import Wire, encode_cast, encode_entry, encode_notice, page_json
 from roomful.edge.envelopes import build_direct, build_event, build_message
 from roomful.protocol.engineio import Binary
-from roomful.shard.base import Cast, Entry, Page, RoomId, UserId
+from roomful.shard.base import Cast, Entry, Envelope, Page, RoomId, UserId
 
 CURSOR = b"a.1f-b.2"
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
@@ -134,3 +134,12 @@ def test_numbers_keep_their_digits(wire: Wire) -> None:
     envelope = build_message(RoomId("r"), UserId("u"), msgspec.Raw(digits), None)
     (packet,) = encode_entry(wire, Entry(1, envelope), CURSOR)
     assert digits in packet
+
+
+def test_attachments_are_stored_as_plain_bytes() -> None:
+    """A log encodes bytes; what a polling client's payload is decoded to is a kind of its own."""
+    content = msgspec.Raw(b'{"_placeholder":true,"num":0}')
+    envelope = build_message(RoomId("r"), UserId("u"), content, None, (Binary(b"\x00\xff"),))
+
+    assert [type(one) for one in envelope.attachments] == [bytes]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(envelope), type=Envelope) == envelope

@@ -67,6 +67,11 @@ class _DirectBody(msgspec.Struct, rename="camel", gc=False):
     timestamp: int
 
 
+def _plain(attachments: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Give *attachments* as bytes proper: a log cannot encode the kind that polling makes."""
+    return tuple(map(bytes, attachments)) if attachments else ()
+
+
 def build_message(
     room: RoomId,
     user: UserId,
@@ -77,7 +82,7 @@ def build_message(
     """Make the envelope of a `message`; without an *id* it gets one."""
     message_id, timestamp = _new_id() if id is None else id, now_ms()
     body = _json(_MessageBody(message_id, room, user, content, timestamp))[:-1]
-    return Envelope(room, "message", message_id, user, timestamp, body, tuple(attachments))
+    return Envelope(room, "message", message_id, user, timestamp, body, _plain(attachments))
 
 
 def build_direct(
@@ -91,7 +96,7 @@ def build_direct(
     """Make the envelope of a `direct-message` from *user* *to* a user, for one of their rooms."""
     message_id, timestamp = _new_id() if id is None else id, now_ms()
     body = _json(_DirectBody(message_id, user, to, content, timestamp))[:-1]
-    return Envelope(room, "direct-message", message_id, user, timestamp, body, tuple(attachments))
+    return Envelope(room, "direct-message", message_id, user, timestamp, body, _plain(attachments))
 
 
 def build_event(
@@ -104,7 +109,7 @@ def build_event(
 ) -> Envelope:
     """Make the envelope of an app's own *event*: its body is *data*, whole."""
     message_id, timestamp = _new_id() if id is None else id, now_ms()
-    return Envelope(room, event, message_id, user, timestamp, bytes(data), tuple(attachments))
+    return Envelope(room, event, message_id, user, timestamp, bytes(data), _plain(attachments))
 
 
 def check_content(content: msgspec.Raw, attachments: Sequence[bytes] = ()) -> None:
