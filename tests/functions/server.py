@@ -48,6 +48,7 @@ class RunningServer:
     port: int
     directory: Path
     options: tuple[str, ...]
+    has_real_time: bool = False
     now_s: int = EPOCH_S
     _process: subprocess.Popen[str] | None = None
     _calls: list[Calls] = field(default_factory=list)
@@ -55,14 +56,14 @@ class RunningServer:
     def start(self) -> None:
         """Start the process and wait until it takes connections."""
         self._set_clock()
-        environment = {
-            **os.environ,
+        faked = {
             "TZ": "UTC",
             "LD_PRELOAD": f"{_faketime()} libc.so.6",
             "FAKETIME_TIMESTAMP_FILE": str(self._clock),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+        environment = {**os.environ, **({} if self.has_real_time else faked)}
         command = [self.product, "--port", str(self.port), "--dir", str(self.directory)]
         self._process = subprocess.Popen(
             [*command, "--bind", "127.0.0.1", "--save", "", *self.options],
@@ -130,10 +131,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(product: str, directory: Path, *options: str) -> Iterator[RunningServer]:
-    """Run *product* (a name of PRODUCTS) with *options* in *directory*."""
+def serving(
+    product: str, directory: Path, *options: str, has_real_time: bool = False
+) -> Iterator[RunningServer]:
+    """
+    Run *product* (a name of PRODUCTS) with *options* in *directory*.
+
+    Args:
+        has_real_time: its clock goes by itself: WAIT ends by it, and timeouts of the server.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    running = RunningServer(product, free_port(), directory, options)
+    running = RunningServer(product, free_port(), directory, options, has_real_time)
     try:
         running.start()
         yield running

@@ -68,7 +68,9 @@ def running_cluster(
     with ExitStack() as stack:
         for number in range(1, shards + 1):
             name = ShardName(f"s{number}")
-            primary = stack.enter_context(serving(product, directory / name, *options))
+            primary = stack.enter_context(
+                serving(product, directory / name, *options, has_real_time=True)
+            )
             calls = primary.connect()
             calls.command("FUNCTION", "LOAD", library_source())
             calls("take_term", [], name, 1)
@@ -80,6 +82,7 @@ def running_cluster(
                         *options,
                         "--replicaof",
                         f"127.0.0.1 {primary.port}",
+                        has_real_time=True,
                     )
                 )
                 for index in range(replicas)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-__all__ = ["DEADLINE_S", "eventually", "within"]
+__all__ = ["DEADLINE_S", "eventually", "until", "within"]
 
 DEADLINE_S = float(os.environ.get("ROOMFUL_TEST_DEADLINE_S", "10"))
 """Seconds; far above what anything here needs, so that a busy machine is not a failure."""
@@ -32,3 +32,12 @@ async def eventually(
     while not await condition():
         assert loop.time() < end, f"not within {seconds} s: {what}"
         await asyncio.sleep(_STEP_S)
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = DEADLINE_S) -> None:
+    """Return once *condition*, which only looks, holds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, f"not within {seconds} s"
+        await asyncio.sleep(0.002)

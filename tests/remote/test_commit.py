@@ -1,0 +1,361 @@
+"""
+Group commit against real servers: what is acknowledged is safe, and nothing is lost, doubled or
+reordered by what goes wrong between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import msgspec
+import pytest
+
+from functions.server import PRODUCTS, RunningServer
+from remote.cluster import Cluster, address_of, running_cluster
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import bucket_of
+from roomful.cluster.topology import Address, ShardRecord, Topology
+from roomful.protocol.errors import RefusalCode, Refused
+from roomful.shard.base import RoomId, Stored
+from roomful.shard.commit import CommitLimits, PublishRules
+from roomful.shard.directory import Directory, NoTopology
+from roomful.shard.redis import ShardOptions
+from roomful.shard.resp import Login
+from roomful.shard.routing import RedisShards
+from shard.recording import RecordingSink, make_envelope
+from support.deadline import DEADLINE_S, until
+from support.proxy import Proxy
+
+QUICK = ShardOptions(
+    commit=CommitLimits(batch_messages=16, wait_s=0.2, publish_timeout_s=DEADLINE_S),
+    rules=PublishRules(),
+    call_timeout_s=DEADLINE_S,
+)
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Two shards with a replica each; a test leaves them as it found them."""
+    directory = tmp_path_factory.mktemp("cluster")
+    with running_cluster(request.param, directory, shards=2, replicas=1) as running:
+        yield running
+
+
+@dataclass
+class Sender:
+    """Publishes numbered messages into rooms, one after another, and notes what becomes of them."""
+
+    # Mutable state: everything.
+    shards: RedisShards
+    sent: dict[str, list[str]] = field(default_factory=dict)
+    acked: list[str] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+    def send(self, room: str, *, is_named: bool = False) -> None:
+        """Publish one more into *room*."""
+        numbers = self.sent.setdefault(room, [])
+        name = f"{room}-{len(numbers)}"
+        numbers.append(name)
+
+        def settle(outcome: Stored | Refused) -> None:
+            if isinstance(outcome, Refused):
+                self.refused.append(outcome)
+            else:
+                self.acked.append(name)
+
+        self.shards.publish(make_envelope(room, name), settle, is_named=is_named)
+
+    @property
+    def settled(self) -> int:
+        """How many have an answer."""
+        return len(self.acked) + len(self.refused)
+
+    async def all_settled(self) -> None:
+        """Wait until each has its answer."""
+        total = sum(map(len, self.sent.values()))
+        await until(lambda: self.settled >= total, seconds=3 * DEADLINE_S)
+
+    async def logs(self) -> dict[str, list[str]]:
+        """Give what is stored of each room, in order."""
+        found = {}
+        for room in self.sent:
+            page = await self.shards.page(RoomId(room), before=None, after=0, limit=100_000)
+            assert page.next is None
+            found[room] = [entry.envelope.id for entry in page.entries]
+        return found
+
+    async def check_whole(self) -> None:
+        """All that was sent is stored, once and in order, and acknowledged once."""
+        await self.all_settled()
+        assert self.refused == []
+        assert sorted(self.acked) == sorted(name for sent in self.sent.values() for name in sent)
+        assert await self.logs() == self.sent
+
+
+@asynccontextmanager
+async def using(
+    cluster: Cluster, options: ShardOptions = QUICK, *, proxy: Address | None = None
+) -> AsyncIterator[RedisShards]:
+    """Give an edge's shards; *proxy* stands before the first one's primary."""
+    topology = cluster.topology
+    assert topology is not None
+    directory = Directory(
+        [address_of(one.primary) for one in cluster.members.values()], Login(), find_s=DEADLINE_S
+    )
+    shards = RedisShards(directory, f"edge{random.randrange(1 << 40)}", options)  # noqa: S311
+    shards.attach(RecordingSink())
+    if proxy is not None:
+        records = {
+            name: replace_primary(record, proxy) if name == "s1" else record
+            for name, record in topology.shards.items()
+        }
+        cluster.announce(change(topology, shards=records))
+    try:
+        await shards.start()
+        yield shards
+    finally:
+        await shards.aclose()
+        if proxy is not None:
+            assert cluster.topology is not None
+            cluster.announce(change(cluster.topology, shards=topology.shards))
+
+
+def replace_primary(record: ShardRecord, address: Address) -> ShardRecord:
+    """Give the shard with its primary behind *address*."""
+    return msgspec.structs.replace(record, primary=address)
+
+
+def change(topology: Topology, **fields: object) -> Topology:
+    """Give the next topology, with *fields* changed."""
+    return msgspec.structs.replace(topology, generation=topology.generation + 1, **fields)
+
+
+def rooms_of(shards: RedisShards, shard: str, count: int) -> list[str]:
+    """Give names of *count* rooms on *shard*, never used before."""
+    names: list[str] = []
+    while len(names) < count:
+        name = f"room{random.randrange(1 << 48):x}"  # noqa: S311
+        if shards.shard_of(name).name == shard:
+            names.append(name)
+    return names
+
+
+def pause(server: RunningServer) -> None:
+    """Stop the process without ending it: it answers nothing and keeps its connections."""
+    assert server._process is not None
+    os.kill(server._process.pid, signal.SIGSTOP)
+
+
+def resume(server: RunningServer) -> None:
+    """Let it go on."""
+    assert server._process is not None
+    os.kill(server._process.pid, signal.SIGCONT)
+
+
+async def test_messages_of_many_rooms_are_stored_in_order(cluster: Cluster) -> None:
+    """Many in flight at once, over both shards; far fewer batches than messages."""
+    async with using(cluster) as shards:
+        sender = Sender(shards)
+        rooms = rooms_of(shards, "s1", 5) + rooms_of(shards, "s2", 5)
+        for number in range(500):
+            sender.send(rooms[number % 10])
+        await sender.check_whole()
+        assert shards.statistics.stored == 500
+        assert shards.statistics.batches <= 100
+
+
+async def test_the_first_offset_is_given_again(cluster: Cluster) -> None:
+    """Two with one id of their sender's are one message; without a name they are two."""
+    async with using(cluster) as shards:
+        (room,) = rooms_of(shards, "s1", 1)
+        outcomes: list[Stored | Refused] = []
+        for is_named in (True, True, False):
+            shards.publish(make_envelope(room, "same"), outcomes.append, is_named=is_named)
+        await until(lambda: len(outcomes) == 3)
+        first, second, third = outcomes
+        assert first == second != third
+        assert shards.statistics.duplicates == 1
+
+
+async def test_a_short_wait_is_no_ack(cluster: Cluster) -> None:
+    """While the replica stands still nobody is answered; then everybody, once and in order."""
+    replica = cluster.members[ShardName("s1")].replicas[0]
+    async with using(cluster) as shards:
+        rooms = rooms_of(shards, "s1", 3)
+        sender = Sender(shards)
+        sender.send(rooms[0])
+        await sender.all_settled()
+        pause(replica)
+        try:
+            for number in range(30):
+                sender.send(rooms[number % 3], is_named=number % 2 == 0)
+            await until(lambda: shards.statistics.short_waits >= 2)
+            for number in range(30):
+                sender.send(rooms[number % 3])
+            assert sender.settled == 1
+        finally:
+            resume(replica)
+        await sender.check_whole()
+        assert shards.statistics.duplicates == 0, "a retry of our own is no duplicate"
+
+
+async def test_an_outage_hurts_only_its_own_rooms(cluster: Cluster) -> None:
+    """While one shard is silent the other serves; in time the waiting are refused, retryable."""
+    limits = replace(QUICK.commit, publish_timeout_s=0.5)
+    async with using(cluster, replace(QUICK, commit=limits)) as shards:
+        away, there = rooms_of(shards, "s1", 1)[0], rooms_of(shards, "s2", 1)[0]
+        primary = cluster.members[ShardName("s1")].primary
+        pause(primary)
+        try:
+            lost, sender = Sender(shards), Sender(shards)
+            for _ in range(5):
+                lost.send(away)
+                sender.send(there)
+            await sender.check_whole()
+            await lost.all_settled()
+            assert {one.code for one in lost.refused} == {RefusalCode.SHARD_UNAVAILABLE}
+        finally:
+            resume(primary)
+        again = Sender(shards)
+        await asyncio.sleep(0)
+        again.send(rooms_of(shards, "s1", 1)[0])
+        await again.all_settled()
+
+
+async def test_what_waits_is_bounded_in_bytes(cluster: Cluster) -> None:
+    """Above the bound a message is refused with OVERLOADED, and those before it are kept."""
+    async with using(cluster, replace(QUICK, pending_bytes=20_000)) as shards:
+        (room,) = rooms_of(shards, "s1", 1)
+        sender = Sender(shards)
+        for _ in range(100):
+            sender.send(room)
+        refused = len(sender.refused)
+        assert 0 < refused < 100
+        assert {one.code for one in sender.refused} == {RefusalCode.OVERLOADED}
+        await sender.all_settled()
+        assert len(sender.acked) == 100 - refused
+        assert (await sender.logs())[room] == sender.acked
+        assert shards.shard_of(room).commit.waiting_bytes == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_cut_connections_double_and_reorder_nothing(cluster: Cluster, seed: int) -> None:
+    """Whenever the connection is cut, the same batch goes out again, before what came later."""
+    chance = random.Random(seed)  # noqa: S311
+    primary = cluster.members[ShardName("s1")].primary
+    async with Proxy.before(primary.port) as proxy:
+        async with using(cluster, proxy=Address("127.0.0.1", proxy.port)) as shards:
+            rooms = rooms_of(shards, "s1", 4)
+            sender = Sender(shards)
+            for _ in range(12):
+                for _ in range(chance.randrange(40)):
+                    sender.send(chance.choice(rooms), is_named=chance.random() < 0.3)
+                for _ in range(chance.randrange(6)):
+                    await asyncio.sleep(chance.choice((0, 0, 0.001, 0.004)))
+                proxy.cut()
+            await sender.check_whole()
+
+
+def move(cluster: Cluster, buckets: set[int], version: int) -> dict[int, ShardName]:
+    """Let *buckets* be on the other shard, as far as the shards know; gives who has them."""
+    assert cluster.topology is not None
+    owners = {}
+    for bucket in buckets:
+        source = cluster.topology.buckets[bucket]
+        target = ShardName("s2" if source == "s1" else "s1")
+        owners[bucket] = target
+        cluster.members[source].calls.command(
+            "SET", f"{{{bucket}}}b", f"GONE {version} m1 {target}"
+        )
+        cluster.members[target].calls.command("SET", f"{{{bucket}}}b", f"OWNED {version}")
+    return owners
+
+
+async def test_a_moved_bucket_is_followed_in_order(cluster: Cluster) -> None:
+    """What the old owner refuses goes to the new one, before what was sent later."""
+    async with using(cluster) as shards:
+        rooms = rooms_of(shards, "s1", 3)
+        sender = Sender(shards)
+        before = cluster.topology
+        assert before is not None
+        for room in rooms:
+            sender.send(room)
+        await sender.all_settled()
+        for number in range(60):
+            sender.send(rooms[number % 3])
+        await asyncio.sleep(0)
+        owners = move(cluster, set(map(bucket_of, rooms)), 2)
+        for number in range(60):
+            sender.send(rooms[number % 3])
+        await sender.all_settled()
+        assert sender.refused == []
+        assert {shards.shard_of(room).name for room in rooms} == {"s2"}
+        # The rest of the room's log stayed: no bucket was copied here.
+        stored = await sender.logs()
+        for room in rooms:
+            sent = sender.sent[room]
+            assert stored[room] == sent[len(sent) - len(stored[room]) :]
+            assert len(stored[room]) >= 20
+        assert shards.statistics.rerouted > 0
+        for bucket, target in owners.items():
+            cluster.members[target].calls.command("DEL", f"{{{bucket}}}b")
+            cluster.members[ShardName("s1")].calls.command("SET", f"{{{bucket}}}b", "OWNED 1")
+
+
+async def test_a_frozen_bucket_makes_an_ack_slow_and_nothing_else(cluster: Cluster) -> None:
+    """Messages of the bucket wait in order; the shard's other buckets go on."""
+    async with using(cluster) as shards:
+        frozen, free = rooms_of(shards, "s1", 2)
+        calls = cluster.members[ShardName("s1")].calls
+        bucket = f"{{{bucket_of(frozen)}}}b"
+        calls.command("SET", bucket, "FROZEN 2 m1 s2 99999999999999")
+        slow, quick = Sender(shards), Sender(shards)
+        for _ in range(20):
+            slow.send(frozen)
+            quick.send(free)
+        await quick.check_whole()
+        for _ in range(20):
+            slow.send(frozen)
+        assert slow.settled == 0
+        calls.command("SET", bucket, "OWNED 3")
+        await slow.check_whole()
+        calls.command("SET", bucket, "OWNED 1")
+
+
+async def test_a_new_term_is_learnt_from_the_shard(cluster: Cluster) -> None:
+    """A shard in a later term refuses all; what waits goes out when the topology says the term."""
+    async with using(cluster) as shards:
+        (room,) = rooms_of(shards, "s1", 1)
+        topology = cluster.topology
+        assert topology is not None
+        term = topology.shards[ShardName("s1")].term + 1
+        cluster.members[ShardName("s1")].calls("take_term", [], "s1", term)
+        sender = Sender(shards)
+        for _ in range(20):
+            sender.send(room)
+        await until(lambda: shards.statistics.refused_batches > 0)
+        assert sender.settled == 0
+        records = dict(topology.shards)
+        records[ShardName("s1")] = msgspec.structs.replace(records[ShardName("s1")], term=term)
+        cluster.announce(change(topology, shards=records))
+        await sender.check_whole()
+
+
+async def test_nobody_there_is_said_clearly() -> None:
+    """An edge without any shard gives up in a bounded time and says whom it asked."""
+    async with Proxy.before(1) as proxy:
+        port = proxy.port
+    directory = Directory([Address("127.0.0.1", port)], Login(), find_s=0.1)
+    shards = RedisShards(directory, "edge", QUICK)
+    shards.attach(RecordingSink())
+    with pytest.raises(NoTopology, match=f"127.0.0.1:{port} does not answer"):
+        await shards.start()
+    await shards.aclose()
