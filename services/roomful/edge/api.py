@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from roomful.edge.control import Reached
 from roomful.edge.encoding import page_json
 from roomful.edge.envelopes import (
     build_direct,
@@ -27,7 +28,7 @@ from roomful.edge.envelopes import (
     check_event_name,
 )
 from roomful.edge.openapi import Operation, Parameter, build_document
-from roomful.edge.report import health, samples, stats
+from roomful.edge.report import cluster_stats, health, samples
 from roomful.edge.router import HISTORY_LIMIT
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import MessageId, UserName, is_clean
@@ -118,10 +119,28 @@ class Accepted(Struct, rename="camel"):
 
 
 class Done(Struct, rename="camel"):
-    """How many connections a call closed or reached."""
+    """How many connections of this edge a call reached."""
 
     success: bool
     connections: int
+
+
+class DoneEverywhere(Struct, rename="camel"):
+    """What a call did on all edges."""
+
+    success: bool
+    """Whether every edge has said that it did it."""
+    connections: int
+    """Closed, on the edges that answered."""
+    edges: int
+    """There are so many."""
+    answered: int
+    """So many did it for certain; the others may have."""
+
+
+def _everywhere(reached: Reached) -> DoneEverywhere:
+    is_whole = reached.answered == reached.edges
+    return DoneEverywhere(is_whole, reached.connections, reached.edges, reached.answered)
 
 
 def _json(body: object, status: int = 200) -> Response:
@@ -256,15 +275,15 @@ class Api:
 
     async def delete_connections(self, request: Request) -> Response:
         """Close every connection of the user; they do not come back by themselves."""
-        return _json(Done(True, self._edge.sign_in.disconnect(self._user(request))))
+        return _json(_everywhere(await self._edge.control.disconnect(self._user(request))))
 
     async def post_revocation(self, request: Request) -> Response:
         """Refuse tokens from now on, and close those who hold them."""
         body: Revocation = await self._body(request, Revocation)
         if body.user_id is None and body.token_id is None:
             raise Refused(RefusalCode.BAD_REQUEST, "give userId or tokenId")
-        closed = self._edge.sign_in.revoke(body.user_id, body.token_id, body.until)
-        return _json(Done(True, closed))
+        reached = await self._edge.control.revoke(body.user_id, body.token_id, body.until)
+        return _json(_everywhere(reached))
 
     # Reading --------------------------------------------------------------------------------
 
@@ -288,8 +307,9 @@ class Api:
     # The edge itself ------------------------------------------------------------------------
 
     async def get_stats(self, _request: Request) -> Response:
-        """Give the numbers of this edge."""
-        return _json(stats(self._edge))
+        """Give the numbers of all edges: sums, and by edge; a user or room of two counts twice."""
+        reached = await self._edge.control.stats()
+        return _json(cluster_stats(self._edge, reached.stats, reached.edges))
 
     async def get_health(self, _request: Request) -> Response:
         """Give whether this edge is well."""
@@ -369,8 +389,10 @@ def operations(api: Api) -> list[Operation]:
             "POST", "/api/users/{user}/messages", api.post_message, UserMessage, Accepted, 201
         ),
         Operation("POST", "/api/users/{user}/update", api.post_update, dict[str, Any], Done),
-        Operation("DELETE", "/api/users/{user}/connections", api.delete_connections, answer=Done),
-        Operation("POST", "/api/revocations", api.post_revocation, Revocation, Done),
+        Operation(
+            "DELETE", "/api/users/{user}/connections", api.delete_connections, answer=DoneEverywhere
+        ),
+        Operation("POST", "/api/revocations", api.post_revocation, Revocation, DoneEverywhere),
         Operation("GET", "/api/ws/stats", api.get_stats, is_open=True),
         Operation("GET", "/api/ws/health", api.get_health, is_open=True),
         Operation("GET", "/livez", api.get_livez, is_open=True),

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -33,6 +34,7 @@ from roomful.edge.endpoint import Endpoint
 from roomful.edge.engine import Application, EngineConnection
 from roomful.edge.front import FrontProtocol
 from roomful.edge.pages import build_page_routes
+from roomful.edge.peers import About, Address, advertised_address, new_edge_name
 from roomful.edge.polling import Polling
 from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
@@ -56,8 +58,10 @@ def build_edge(settings: Settings) -> Edge:
     Raises:
         ValueError: a file that *settings* name cannot be read.
     """
-    shards = build_shards(settings)
-    edge = Edge(settings, shards=shards)
+    address = advertised_address(settings.advertise, Address(settings.host, settings.port))
+    about = About(new_edge_name(), str(address))
+    shards = build_shards(settings, msgspec.json.encode(about).decode())
+    edge = Edge(settings, shards=shards, name=about.name)
     if shards is not None:
         shards.on_swept = lambda shard: edge.rejoin(shard)
     pace = Pace(
@@ -164,6 +168,7 @@ class EdgeServer(uvicorn.Server):
             settings = self._edge.settings
             self._embedded.take_over(memory, self._snapshot.take(), settings.log, settings.memory)
         await self._edge.shards.start()
+        await self._edge.control.start()
         # What is alive now stays: it need not be looked at by every collection. And with tens of
         # thousands of live connections a full collection is a pause, so they are rare.
         gc.collect()

@@ -104,9 +104,12 @@ def parse_shards(shards: Sequence[str]) -> tuple[list[Address], bool]:
     return addresses, schemes == {"rediss"}
 
 
-def build_shards(settings: Settings) -> RedisShards | None:
+def build_shards(settings: Settings, about: str) -> RedisShards | None:
     """
     Make the shards of *settings*; None: they are embedded.
+
+    Args:
+        about: what other edges read of this one.
 
     Raises:
         ValueError: the certificates cannot be read.
@@ -138,6 +141,7 @@ def build_shards(settings: Settings) -> RedisShards | None:
         pending_bytes=redis.pending_bytes,
         call_timeout_s=redis.call_timeout_s,
         lease_s=redis.lease_s,
+        about=about,
     )
     directory = Directory(addresses, login, find_s=redis.start_timeout_s)
     return RedisShards(directory, "e" + secrets.token_hex(5), options)

@@ -17,6 +17,7 @@ from roomful.cluster.cursor import ShardName
 from roomful.edge.access import RoomAccess
 from roomful.edge.auth import Authenticator
 from roomful.edge.connection import Connection
+from roomful.edge.control import Control, LeasedEdges
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.fanout import Fanout
 from roomful.edge.forward import Forwarder
@@ -32,7 +33,9 @@ from roomful.edge.wheel import TimerWheel
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.protocol.session import SocketLimits
 from roomful.shard.base import SessionRecord, Shards, user_room
+from roomful.shard.control import ControlChannel
 from roomful.shard.memory import MemoryShard
+from roomful.shard.routing import RedisShards
 
 __all__ = ["Edge", "EdgeStatistics"]
 
@@ -87,12 +90,14 @@ class Edge:
         settings: Settings,
         authenticator: Authenticator | None = None,
         shards: Shards | None = None,
+        name: str | None = None,
     ) -> None:
         """
         Make an edge that is not started.
 
         Args:
             shards: where its rooms are; None: embedded, in this process.
+            name: what other edges call it; None: a new one.
         """
         self.settings = settings
         self.statistics = EdgeStatistics()
@@ -106,7 +111,7 @@ class Edge:
         self.connections: set[Connection] = set()
         self.passing: set[Passing] = set()
         """What is carried to other edges now."""
-        self.peers = Peers(new_edge_name())
+        self.peers = Peers(name or new_edge_name())
         self.forwarder = Forwarder(self.peers.name, 2 * limits.payload_bytes + ANSWER_HEAD_BYTES)
         self.wheel = TimerWheel(settings.timer_tick_s)
         self.head_timer = HeadTimer(limits.header_timeout_s)
@@ -123,6 +128,10 @@ class Edge:
         self.handlers = self.router.handlers
         self.sign_in = SignIn(self)
         self.upgrade = Upgrade(self)
+        channel = ControlChannel(self.shards) if isinstance(self.shards, RedisShards) else None
+        if channel is not None:
+            self.peers.directory = LeasedEdges(channel)
+        self.control = Control(self, channel)
         self.endpoints: dict[str, Endpoint] = {}
         self._handshakes: TokenBucket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,6 +159,7 @@ class Edge:
         self.wheel.stop()
         self.forwarder.close()
         await self.peers.aclose()
+        await self.control.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)
         await self.shards.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from roomful.shard.base import Shards
     from roomful.shard.redis import RedisShard
 
-__all__ = ["health", "samples", "stats"]
+__all__ = ["cluster_stats", "health", "samples", "stats"]
 
 
 def rss_bytes() -> int:
@@ -49,6 +49,26 @@ def stats(edge: Edge) -> dict[str, object]:
         "slowClients": edge.statistics.slow_clients,
         "draining": edge.is_draining,
     }
+
+
+def cluster_stats(
+    edge: Edge, by_edge: Mapping[str, Mapping[str, float]], edges: int
+) -> dict[str, object]:
+    """
+    Add up the numbers of all edges.
+
+    A user, or a room, of two edges counts twice: no edge knows the others' names of them.
+
+    Args:
+        by_edge: what stats() gave on each edge that answered, this one among them.
+        edges: how many there are.
+    """
+    total: dict[str, object] = {}
+    for name, value in stats(edge).items():
+        total[name] = value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            total[name] = sum(numbers.get(name, 0) for numbers in by_edge.values())
+    return {**total, "edges": edges, "answered": len(by_edge), "byEdge": by_edge}
 
 
 def health(edge: Edge) -> dict[str, object]:

@@ -171,9 +171,8 @@ class SignIn:
                     refused.append(room)
         return refused
 
-    def revoke(self, user: str | None, token_id: str | None, until: float | None) -> int:
-        """Refuse tokens from now on and close those who hold them; gives how many."""
-        self._edge.authenticator.revoke(user=user, token_id=token_id, until=until)
+    def close_revoked(self) -> int:
+        """Close every connection whose token is revoked by now; gives how many."""
         closed = 0
         for connection in tuple(self._edge.connections):
             identity = connection.identity

@@ -38,6 +38,7 @@ _PARTS: Final = (
     "functions_reading.lua",
     "functions_presence.lua",
     "functions_outbox.lua",
+    "functions_control.lua",
 )
 _OLDEST: Final = {"redis": (7, 0), "valkey": (8, 0)}
 _VERSION: Final = re.compile(r"^local VERSION = ([1-9][0-9]*)$", re.MULTILINE)

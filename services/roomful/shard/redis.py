@@ -53,7 +53,7 @@ from roomful.shard.publication import decode_read
 from roomful.shard.reader import Reader, ReaderLimits
 from roomful.shard.resp import Login, LostConnection, ReplyError
 
-__all__ = ["Elsewhere", "RedisShard", "ShardOptions"]
+__all__ = ["Elsewhere", "RedisShard", "ShardOptions", "unavailable"]
 
 logger = logging.getLogger("roomful.shard")
 
@@ -123,6 +123,8 @@ class RedisShard:
         self._tasks: list[asyncio.Task[None]] = []
         self.on_refused: Callable[[str], None] = _ignore
         """Hears why the shard refused a call of ours that is about no bucket."""
+        self.on_up: Callable[[], None] = lambda: None
+        """Called when there is a new connection."""
         self.on_swept: Callable[[], None] = lambda: None
         """Called when all of this edge's members left, and may join again."""
         self.commit = Commit(
@@ -138,7 +140,7 @@ class RedisShard:
             f"roomful-calls-{edge}",
             timeout_s=options.call_timeout_s,
             login=options.login,
-            on_up=self._renew.set,
+            on_up=self._connected,
         )
 
     def __repr__(self) -> str:
@@ -155,6 +157,10 @@ class RedisShard:
         self._link.retarget(record.primary)
         if is_new:
             self._renew.set()
+
+    def _connected(self) -> None:
+        self._renew.set()
+        self.on_up()
 
     def start(self) -> None:
         """Begin, in the running loop."""
@@ -298,6 +304,33 @@ class RedisShard:
         key = _key("o", record.pid)
         await self._fcall("drop_session", [key], self._term, version, record.generation)
 
+    async def ask(self, function: str, *args: bytes | str | int) -> Any:
+        """
+        Call a function that is about the whole shard, in its term.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
+        try:
+            return await self._fcall(function, (), self._term, *args)
+        except (Elsewhere, LostConnection) as exc:
+            if isinstance(exc, Elsewhere):
+                self.on_refused(exc.words)
+            raise unavailable(self._name, exc) from exc
+
+    async def edges(self) -> list[str]:
+        """
+        Give what the edges with a lease here say about themselves.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
+        try:
+            reply = await self._fcall("edges", ())
+        except (Elsewhere, LostConnection) as exc:
+            raise unavailable(self._name, exc) from exc
+        return [about.decode() for about in reply[1::2]]
+
     async def _fcall(self, function: str, keys: Sequence[bytes], *args: bytes | str | int) -> Any:
         command = "FCALL_RO" if function in _READ_ONLY else "FCALL"
         try:
@@ -366,7 +399,7 @@ class RedisShard:
             await asyncio.sleep(SWEEP_S * (0.05 if has_more else 0.75 + random.random() / 2))  # noqa: S311
 
 
-_READ_ONLY: Final = frozenset({"read", "page", "members", "load_session"})
+_READ_ONLY: Final = frozenset({"edges", "load_session", "members", "page", "read", "revocations"})
 
 _entries = msgspec.msgpack.Decoder(list[Entry]).decode
 _record = msgspec.msgpack.Decoder(SessionRecord).decode

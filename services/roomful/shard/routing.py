@@ -99,6 +99,10 @@ class RedisShards:
         self.shards: dict[ShardName, RedisShard] = {}
         self.on_swept: Callable[[ShardName], None] = lambda _shard: None
         """Called when all members of this edge left a shard's rooms, and may join again."""
+        self.on_up: Callable[[ShardName], None] = lambda _shard: None
+        """Called when there is a new connection to a shard."""
+        self.channels: dict[bytes, Callable[[bytes], None]] = {}
+        """What else is heard on every shard, by channel; to be filled before start()."""
         self._routes: list[Route] = []
         self._closed: set[Route] = set()
         self._held: dict[RoomId, RedisShard] = {}
@@ -242,6 +246,8 @@ class RedisShards:
         self.shards[name] = shard
         shard.on_refused = shard.reader.on_refused = shard.commit.on_refused = self._on_refused
         shard.on_swept = lambda: self.on_swept(name)
+        shard.on_up = lambda: self.on_up(name)
+        shard.reader.channels.update(self.channels)
         shard.reader.channels[b"roomful:topology"] = self._directory.hear
         shard.commit.on_closed = self._on_closed
         shard.start()
