@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import RoomId, Stored
 from roomful.shard.commit import CommitLimits, PublishRules
 from roomful.shard.directory import Directory, NoTopology
+from roomful.shard.fsync import CannotFsync
 from roomful.shard.redis import ShardOptions
 from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
@@ -347,6 +349,24 @@ async def test_a_new_term_is_learnt_from_the_shard(cluster: Cluster) -> None:
         records[ShardName("s1")] = msgspec.structs.replace(records[ShardName("s1")], term=term)
         cluster.announce(change(topology, shards=records))
         await sender.check_whole()
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+async def test_fsynced_needs_servers_that_can(product: str, tmp_path: Path) -> None:
+    """With older servers an edge does not start, and says which; with others acks come."""
+    with running_cluster(product, tmp_path, is_fsynced=True) as cluster:
+        calls = cluster.members[ShardName("s1")].calls
+        version = calls.command("INFO", "server")["redis_version"]
+        if tuple(map(int, version.split(".")[:2])) < (7, 2):
+            with pytest.raises(CannotFsync, match=f"is redis {version}"):
+                async with using(cluster):
+                    pass
+            return
+        async with using(cluster) as shards:
+            sender = Sender(shards)
+            for _ in range(20):
+                sender.send("room")
+            await sender.check_whole()
 
 
 async def test_nobody_there_is_said_clearly() -> None:

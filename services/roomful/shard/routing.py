@@ -42,6 +42,7 @@ from roomful.shard.base import (
 )
 from roomful.shard.commit import CommitStatistics, Durability, Post
 from roomful.shard.directory import Directory
+from roomful.shard.fsync import check_fsync
 from roomful.shard.redis import Elsewhere, RedisShard, ShardOptions, unavailable
 from roomful.shard.resp import LostConnection, pack
 
@@ -127,9 +128,12 @@ class RedisShards:
 
         Raises:
             NoTopology: nobody knows it, saying who was asked.
+            CannotFsync: a server is too old for the durability that the cluster says.
         """
         self._directory.on_topology = self.apply
-        self.apply(await self._directory.find())
+        topology = await self._directory.find()
+        await check_fsync(topology, self._options.login)
+        self.apply(topology)
         self._spawn(self._directory.run())
         self._spawn(self._tick())
         loop = asyncio.get_running_loop()
