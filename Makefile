@@ -47,6 +47,10 @@ test-clients: $(VENV)/.run.stamp $(CLIENTS) client-tools
 		echo "== npm run $$script"; $(NPM) --prefix clients run --silent $$script; \
 	done
 
+.PHONY: e2e
+e2e: $(VENV)/.dev.stamp ## Test the chart in a kind cluster: docker, kind, kubectl, helm (ARGS="-m smoke": the short part)
+	@$(BIN)/python -m pytest e2e $(ARGS)
+
 .PHONY: check
 check: check-python check-clients ## Lint, check types, imports, the lock, and that the built page is fresh
 
