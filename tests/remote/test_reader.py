@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from functions.server import RunningServer
+from functions.server import PRODUCTS, RunningServer, serving
 from remote.stage import QUICK, Stage, key_of, staged
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import RoomId
@@ -206,6 +208,28 @@ async def test_a_server_that_stands_still_is_deaf_and_loses_nothing(stage: Stage
             assert heard.bodies("a") == ["1", "2"]
             await heard.until_live()
             await heard.reader.hold(RoomId("b"))
+
+
+async def test_a_server_that_is_stopped_and_goes_on_is_heard_again(tmp_path: Path) -> None:
+    """It takes connections all the while and answers none; what it does later is heard once."""
+    with serving(PRODUCTS[0], tmp_path / "stopped") as server:
+        async with staged(server) as stage, stage.hearing("a") as heard:
+            await stage.say("a", "1")
+            await heard.until("a", "1")
+            assert server._process is not None
+            server._process.send_signal(signal.SIGSTOP)
+
+            async def is_deaf() -> bool:
+                return heard.reader.is_deaf and heard.reader.statistics.failed_attempts > 0
+
+            try:
+                await eventually(is_deaf, "it knows that it does not hear", seconds=3 * DEADLINE_S)
+            finally:
+                server._process.send_signal(signal.SIGCONT)
+            await heard.until_live()
+            await stage.say("a", "2")
+            await heard.until("a", "2")
+            assert heard.bodies("a") == ["1", "2"]
 
 
 async def test_a_reader_that_does_not_keep_up_is_cut_and_fills(stage: Stage) -> None:
