@@ -255,6 +255,10 @@ class Edge:
         """All members of this edge left the rooms of *shard*: let them join again."""
         self.spawn(self.sign_in.rejoin(shard))
 
+    def give_up(self, record: SessionRecord) -> None:
+        """The client of *record* went away, and may be back: let it leave its rooms."""
+        self.spawn(self._leave(record, for_good=False))
+
     def abandon(self, record: SessionRecord) -> None:
         """The session of *record* cannot be taken up: let it leave its rooms."""
         self.spawn(self._leave(record, for_good=True))

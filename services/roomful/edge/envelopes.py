@@ -18,7 +18,7 @@ import msgspec
 
 from roomful.protocol.errors import BadPacket, RefusalCode, Refused
 from roomful.protocol.operations import RESERVED_EVENTS, is_clean
-from roomful.protocol.socketio import check_placeholders
+from roomful.protocol.socketio import MAX_DEPTH, check_placeholders
 from roomful.shard.base import Envelope, RoomId, UserId
 
 __all__ = [
@@ -35,6 +35,9 @@ __all__ = [
 MAX_DIGITS: Final = 4300
 """What Python reads by default; a longer number would cut every Python client of the room."""
 
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _json = msgspec.json.Encoder().encode
 _id_prefix = token_hex(5) + "-"
@@ -112,14 +115,32 @@ def build_event(
     return Envelope(room, event, message_id, user, timestamp, bytes(data), _plain(attachments))
 
 
+def _is_deep(content: bytes) -> bool:
+    """Whether *content*, valid JSON, is nested deeper than MAX_DEPTH; at most 20 ms for 1 MB."""
+    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+        return False
+    # Which bracket closes which is clear without telling the two kinds apart.
+    brackets = _STRING.sub(b"", content).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        # Each pass takes the innermost level away, everywhere.
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    return True
+
+
 def check_content(content: msgspec.Raw, attachments: Sequence[bytes] = ()) -> None:
     """
     Check that *content* harms nobody who will read it.
 
     Raises:
-        Refused: BAD_REQUEST: a number that is too long, placeholders that do not fit.
+        Refused: BAD_REQUEST: a number that is too long, nesting that is too deep, placeholders that
+            do not fit.
     """
-    if memoryview(content).nbytes > MAX_DIGITS and _LONG_NUMBER.search(bytes(content)):
+    size = memoryview(content).nbytes
+    if size > 2 * MAX_DEPTH and _is_deep(bytes(content)):
+        raise Refused(RefusalCode.BAD_REQUEST, f"nested more than {MAX_DEPTH} deep")
+    if size > MAX_DIGITS and _LONG_NUMBER.search(bytes(content)):
         raise Refused(RefusalCode.BAD_REQUEST, f"a number of more than {MAX_DIGITS} digits")
     if attachments:
         try:

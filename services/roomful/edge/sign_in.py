@@ -78,6 +78,10 @@ class SignIn:
         connection.record = record
         room = user_room(record.user)
         await self._edge.fanout.enter(connection, room)
+        if connection.record is not record:
+            # It went away meanwhile, and what it had by then was undone; this it had not.
+            self._edge.fanout.leave(connection, room)
+            return
         record.rooms[room] = self._edge.shards.shard_of(room).position()
         await self._established(connection)
 
@@ -86,14 +90,14 @@ class SignIn:
         for room in record.rooms:
             if not room.startswith("user:"):
                 await self._edge.shards.join(room, record.user, record.sid, connection.status)
+            if connection.record is not record:
+                # It went away meanwhile: this join may have come behind its leaving.
+                self._edge.give_up(record)
+                return
         await self._established(connection)
 
     async def _established(self, connection: Connection) -> None:
         """The connection has its record: watch over it."""
-        if connection.is_closed:
-            # It went away meanwhile, before there was anything to undo.
-            self._edge.sign_out(connection)
-            return
         self._edge.wheel.add(connection, self._next_timer_s(connection))
         await self.keep(connection)
 

@@ -64,11 +64,13 @@ def _parse_auth(body: bytes) -> _Auth:
 class SocketIoConnection(Connection):
     """Implements the application side of an Engine.IO session."""
 
-    __slots__ = ("_session",)
+    # Mutable state: the packets' own, and whether CONNECT is being answered.
+    __slots__ = ("_is_signing_in", "_session")
 
     def __init__(self, edge: Edge, transport: Transport, wire: Wire, address: str) -> None:
         super().__init__(edge, transport, wire, address)
         self._session = SocketSession(edge.socket_limits)
+        self._is_signing_in = False
 
     @property
     def is_signed_in(self) -> bool:
@@ -127,10 +129,17 @@ class SocketIoConnection(Connection):
         if isinstance(incoming, Connect):
             self._connect(incoming)
         elif isinstance(incoming, Disconnect) and incoming.namespace == socketio.ROOT:
-            # The client leaves for good; its Engine.IO session may go on, and CONNECT again.
-            self.can_resume = False
-            self.edge.sign_out(self)
-            self.can_resume = True
+            self._leave()
+
+    def _leave(self) -> None:
+        """The client leaves for good; its Engine.IO session may go on, and CONNECT again."""
+        if self._is_signing_in:
+            # No stock client takes a CONNECT back that has no answer yet: not worth the states.
+            self.close(CloseCode.NORMAL, "left before it was let in", can_resume=False)
+            return
+        self.can_resume = False
+        self.edge.sign_out(self)
+        self.can_resume = True
 
     # Sign-in --------------------------------------------------------------------------------
 
@@ -141,13 +150,22 @@ class SocketIoConnection(Connection):
             self.transport.send((reply,))
             return
         self.run(self._sign_in(_parse_auth(connect.auth)))
+        self._is_signing_in = True
 
     async def _sign_in(self, auth: _Auth) -> None:
+        try:
+            await self._try_sign_in(auth)
+        finally:
+            self._is_signing_in = False
+
+    async def _try_sign_in(self, auth: _Auth) -> None:
         edge = self.edge
         try:
             if edge.is_draining:
                 raise Refused(RefusalCode.DRAINING, "this edge is going away")
             identity = await edge.sign_in.identify(auth.token)
+            if self.is_closed:
+                return
             edge.sign_in.admit(self, identity)
         except Refused as refused:
             edge.statistics.refused_sign_ins += 1

@@ -21,6 +21,7 @@ import msgspec
 from roomful.protocol.errors import BadPacket
 
 __all__ = [
+    "MAX_DEPTH",
     "ROOT",
     "Packet",
     "PacketType",
