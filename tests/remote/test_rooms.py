@@ -1,0 +1,172 @@
+"""What two edges share over real shards: presence, sessions, logs and the lease."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from pathlib import Path
+
+import pytest
+
+from functions.server import PRODUCTS
+from remote.cluster import Cluster, address_of, running_cluster
+from roomful.cluster.cursor import ShardName
+from roomful.protocol.errors import RefusalCode, Refused
+from roomful.shard.base import Cast, RoomId, SessionRecord, Stored, UserId
+from roomful.shard.directory import Directory
+from roomful.shard.redis import ShardOptions
+from roomful.shard.resp import Login
+from roomful.shard.routing import RedisShards
+from shard.recording import RecordingSink, make_envelope
+from support.deadline import DEADLINE_S, until
+
+OPTIONS = ShardOptions(call_timeout_s=DEADLINE_S, lease_s=2.0)
+ALICE, BOB = UserId("alice"), UserId("bob")
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Two shards; each test uses rooms of its own."""
+    with running_cluster(request.param, tmp_path_factory.mktemp("rooms"), shards=2) as running:
+        yield running
+
+
+@dataclass
+class Seat:
+    """One edge."""
+
+    shards: RedisShards
+    sink: RecordingSink
+
+    async def store(self, room: RoomId, name: str) -> Stored:
+        """Publish one message, and wait for its ack."""
+        outcomes: list[Stored | Refused] = []
+        self.shards.publish(make_envelope(room, name), outcomes.append, is_named=True)
+        await until(lambda: bool(outcomes))
+        assert isinstance(outcomes[0], Stored)
+        return outcomes[0]
+
+
+async def seat(cluster: Cluster, name: str) -> Seat:
+    """Make an edge."""
+    addresses = [address_of(one.primary) for one in cluster.members.values()]
+    sink = RecordingSink()
+    shards = RedisShards(Directory(addresses, Login()), name, OPTIONS)
+    shards.attach(sink)
+    await shards.start()
+    return Seat(shards, sink)
+
+
+@pytest.fixture
+async def edges(cluster: Cluster) -> AsyncIterator[tuple[Seat, Seat]]:
+    """Two edges."""
+    both = await seat(cluster, "one"), await seat(cluster, "two")
+    yield both
+    for one in both:
+        await one.shards.aclose()
+
+
+async def test_a_room_is_one_room_for_all_edges(edges: tuple[Seat, Seat]) -> None:
+    """Both hear what either stores, in one order, and what is cast."""
+    one, two = edges
+    room = RoomId("shared")
+    await one.shards.hold(room)
+    await two.shards.hold(room)
+    for number in range(10):
+        await edges[number % 2].store(room, str(number))
+    two.shards.cast(Cast(room, "typing", b"{}"))
+    wanted = [str(number) for number in range(10)]
+    for each in edges:
+        await until(lambda each=each: len(each.sink.entries) == 10 and len(each.sink.casts) == 1)  # type: ignore[misc]
+        assert [entry.envelope.id for entry in each.sink.entries] == wanted
+
+
+async def test_a_read_is_no_further_than_what_was_heard(edges: tuple[Seat, Seat]) -> None:
+    """What `reached` promises holds although log and stream come by different connections."""
+    one, two = edges
+    room = RoomId("read")
+    await one.shards.hold(room)
+    home = one.shards.shard_of(room)
+    for number in range(20):
+        stored = await two.store(room, str(number))
+        replay = await home.read({room: 0}, 0, 1 << 20)
+        assert replay.is_complete
+        assert replay.reached >= stored.offset
+        assert one.shards.positions()[home.name] >= replay.reached
+        assert len(one.sink.entries) == len(replay.entries) == number + 1
+
+
+async def test_presence_is_told_once_for_a_user_on_two_edges(edges: tuple[Seat, Seat]) -> None:
+    """One join and one leave, however many connections and edges."""
+    one, two = edges
+    room = RoomId("presence")
+    await one.shards.hold(room)
+    await one.shards.join(room, ALICE, "c1", "online")
+    joined = await two.shards.join(room, ALICE, "c2", "online")
+    assert [member.user_id for member in joined.members.members] == [ALICE]
+    await two.shards.join(room, BOB, "c3", "away")
+    await one.shards.leave(room, ALICE, "c1", with_grace=False)
+    assert (await one.shards.members(room)).count == 2
+    await two.shards.leave(room, ALICE, "c2", with_grace=False)
+    await until(lambda: len(one.sink.casts) == 3)
+    assert [cast.event for cast in one.sink.casts] == ["user-joined", "user-joined", "user-left"]
+    members = await one.shards.members(room)
+    assert [(member.user_id, member.status) for member in members.members] == [(BOB, "away")]
+
+
+async def test_a_session_is_written_by_who_took_it_up_last(edges: tuple[Seat, Seat]) -> None:
+    """A stale edge can neither overwrite nor drop it; of two that take it up one is first."""
+    one, two = edges
+    record = SessionRecord("pid", "sid", ALICE, {RoomId("a"): 1})
+    assert await one.shards.save_session(record, 60)
+    taken = await two.shards.load_session("pid")
+    assert taken == record
+    rival = await one.shards.load_session("pid")
+    assert taken is not None
+    assert rival is not None
+    taken.generation += 1
+    rival.generation += 1
+    assert await two.shards.save_session(taken, 60, is_taken=True)
+    assert not await one.shards.save_session(rival, 60, is_taken=True)
+    assert not await one.shards.save_session(record, 60)
+    await one.shards.drop_session(record)
+    assert await one.shards.load_session("pid") == taken
+    await two.shards.drop_session(taken)
+    assert await one.shards.load_session("pid") is None
+
+
+async def test_an_edge_whose_lease_was_swept_joins_again(
+    cluster: Cluster, edges: tuple[Seat, Seat]
+) -> None:
+    """Its members are gone; it takes a new name, is told, and its joins work again."""
+    one, _ = edges
+    room = RoomId("swept")
+    swept: list[ShardName] = []
+    one.shards.on_swept = swept.append
+    await one.shards.join(room, ALICE, "c1", "online")
+    home = one.shards.shard_of(room)
+    calls = cluster.members[home.name].calls
+    calls("end_lease", [], 1, "one.0")
+    await until(lambda: home.name in swept)
+    await one.shards.join(room, ALICE, "c1", "online")
+    assert (await one.shards.members(room)).count == 1
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+async def test_a_shard_that_is_away_is_said_so(product: str, tmp_path: Path) -> None:
+    """What needs it is refused as retryable after a bounded time; the edge is still ready."""
+    with running_cluster(product, tmp_path, shards=2) as cluster:
+        one = await seat(cluster, "three")
+        one.shards._options = changed(OPTIONS, call_timeout_s=0.3)
+        room = RoomId("away")
+        cluster.members[one.shards.shard_of(room).name].primary.kill()
+        try:
+            with pytest.raises(Refused) as refused:
+                await one.shards.members(room)
+            assert refused.value.code is RefusalCode.SHARD_UNAVAILABLE
+            assert one.shards.unready() is None, "the other shard's rooms are well"
+        finally:
+            await one.shards.aclose()
