@@ -16,6 +16,7 @@ import uvloop
 from roomful.archive.command import ArchiveConfig, add_archive
 from roomful.edge.app import EdgeServer, build_edge
 from roomful.edge.auth import Authenticator, AuthSettings
+from roomful.edge.cluster_settings import find_servers
 from roomful.edge.settings import (
     DEV_SECRET,
     BadSettings,
@@ -121,8 +122,14 @@ def _load(options: argparse.Namespace) -> Settings:
 
 def _load_archive(options: argparse.Namespace) -> ArchiveConfig:
     settings = load_unchecked(os.environ, file=options.config)
+    try:
+        servers, login = find_servers(settings)
+    except ValueError as exc:
+        raise BadSettings([str(exc)]) from exc
     return ArchiveConfig(
         archive=settings.archive,
+        servers=servers,
+        login=login,
         state_dir=settings.state_dir,
         port=settings.port,
         log_level=settings.log_level,

@@ -207,6 +207,7 @@ class Archivers:
         """Start one more."""
         environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
         settings = {"port": "0", **self.settings, **more}
+        environment["ROOMFUL_SHARDS"] = settings.pop("shards")
         environment |= {f"ROOMFUL_ARCHIVE_{key.upper()}": one for key, one in settings.items()}
         program = str(Path(sys.executable).parent / "roomful")
         with (self.directory / "archiver.log").open("ab") as log:

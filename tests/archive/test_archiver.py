@@ -56,7 +56,7 @@ def archivers(
 
 
 def _archivers(tmp_path: Path, url: str, server: ShardServer) -> Iterator[Archivers]:
-    settings = {"url": url, "shards": str(server.address), "claim_after_s": "1"}
+    settings = {"url": url, "shards": f"redis://{server.address}", "claim_after_s": "1"}
     made = Archivers(tmp_path, settings)
     yield made
     statuses = made.end()
@@ -131,7 +131,7 @@ def test_kills_and_outages_lose_and_double_nothing(
     with running_cluster() as cluster:
         url = cluster.url("postgres")
         migrate_now(url)
-        settings = {"url": url, "shards": str(shards["s2"].address), "claim_after_s": "1"}
+        settings = {"url": url, "shards": f"redis://{shards['s2'].address}", "claim_after_s": "1"}
         archivers = Archivers(tmp_path, settings)
         with Publisher("s1", shards["s1"]) as one, Publisher("s2", shards["s2"]) as two:
             archivers.start()
@@ -171,7 +171,10 @@ def test_a_failover_is_followed(tmp_path: Path, cluster: Cluster, database: str)
         options = "--replicaof", "127.0.0.1", str(first.port)
         second = stack.enter_context(running_shard(product, tmp_path / "second", None, *options))
         tell_topology({"s1": first}, acks=1)
-        settings = {"url": cluster.url(database), "shards": f"{first.address},{second.address}"}
+        settings = {
+            "url": cluster.url(database),
+            "shards": f"redis://{first.address},redis://{second.address}",
+        }
         archivers = Archivers(tmp_path, settings)
         archivers.start()
         archivers.start()

@@ -9,6 +9,7 @@ from roomful.cluster.cursor import ShardName
 from roomful.shard.base import (
     Cast,
     Envelope,
+    Erasure,
     Joined,
     Members,
     Page,
@@ -58,6 +59,10 @@ class LetteredShards:
     def cast(self, cast: Cast) -> None:
         """Send it there."""
         self.shard_of(cast.room).cast(cast)
+
+    async def erase(self, erasure: Erasure) -> int:
+        """Erase on every shard."""
+        return sum([await shard.erase(erasure) for shard in self.by_letter.values()])
 
     async def hold(self, room: RoomId) -> None:
         """Hear it there."""

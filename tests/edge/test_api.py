@@ -34,6 +34,9 @@ CALLS = [
     ("POST", "/api/users/u/update", {"a": 1}),
     ("POST", "/api/revocations", {"userId": "nobody"}),
     ("DELETE", "/api/users/u/connections", None),
+    ("DELETE", "/api/rooms/r/messages/5", None),
+    ("DELETE", "/api/rooms/r/messages", None),
+    ("DELETE", "/api/users/u/messages", None),
     ("GET", "/api/rooms/r/history", None),
     ("GET", "/api/rooms/r/presence", None),
 ]

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.exceptions import ResponseError
 
 from functions.calls import FIRST, Calls, Limits, Post
 from functions.server import EPOCH_S, RunningServer
 
 OUTBOX = "roomful:outbox"
 GROUP = "archive"
+
+
+class Real(Post):
+    """A post whose envelope is as an edge's."""
+
+    @property
+    def envelope(self) -> bytes:
+        """What is stored."""
+        return msgspec.msgpack.encode(
+            [self.room, "message", self.name, self.user, self.time, b"{", []]
+        )
 
 
 def fetch(shard: Calls, consumer: str = "c", count: int = 1000) -> list[tuple[bytes, int]]:
@@ -134,3 +148,33 @@ def test_its_bytes_are_counted(shard: Calls, data: st.DataObject) -> None:
             assert shard("archived", [], size, *(one[0] for one in chosen)) == len(chosen)
     left = shard.command("XRANGE", OUTBOX, "-", "+")
     assert status(shard)[4] == sum(len(f[b"r"]) + len(f[b"p"]) for _, f in left)
+
+
+# Erasing -----------------------------------------------------------------------------------------
+
+
+def test_erased_messages_are_gone_from_the_log(shard: Calls) -> None:
+    """One by its offset, a user's, or all; nothing that is newer, and nothing of other rooms."""
+    offsets = shard.store(*(Real("a", name=str(n), user="ab"[n % 2], time=n) for n in range(8)))
+    shard.store(Real("e", name="other"))
+
+    def left() -> list[int]:
+        found = shard.command("XRANGE", "{1}l:a", "-", "+")
+        return [int(number.split(b"-")[0]) for number, _ in found]
+
+    def erase(at_ms: int, offset: int | str = "", user: str = "") -> int:
+        gone: int = shard("erase", ["{1}l:a"], 1, 1, at_ms, offset, user)
+        return gone
+
+    assert erase(9, offsets[3]) == 1
+    assert erase(9, offsets[3]) == 0
+    assert erase(5, user="a") == 3
+    assert left() == [offsets[n] for n in (1, 5, 6, 7)]
+    assert erase(99) == 4
+    assert shard.command("XLEN", "{1}l:e") == 1
+
+
+def test_a_bucket_that_is_elsewhere_erases_nothing(shard: Calls) -> None:
+    """Who asks is told where it is, and asks there."""
+    with pytest.raises(ResponseError, match="VERSION 1"):
+        shard("erase", ["{1}l:a"], 1, 7, 99, "", "")

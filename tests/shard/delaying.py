@@ -17,9 +17,11 @@ from typing import Protocol
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
 from roomful.shard.base import (
+    Archived,
     Cast,
     Entry,
     Envelope,
+    Erasure,
     Joined,
     Members,
     Page,
@@ -256,6 +258,14 @@ class DelayingShard:
         """Give a page of what is stored."""
         await self._gate()
         return await self._memory.page(room, before=before, after=after, limit=limit)
+
+    async def archived(self) -> Archived:
+        """Give what the memory says."""
+        return await self._memory.archived()
+
+    async def erase(self, erasure: Erasure) -> int:
+        """Erase what is stored."""
+        return await self._memory.erase(erasure)
 
     # Presence and sessions ------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Where recovery ends: a log that no longer reaches back, and what the client is told then."""
+"""Where recovery ends without an archive: the log no longer reaches back, and clients are told."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KEPT = 20
 
 @pytest.fixture(scope="module")
 def server_settings() -> Mapping[str, str]:
-    """Room logs that are short."""
-    return {"log_messages_per_room": str(KEPT)}
+    """Room logs that are short, and nothing behind them."""
+    return {"log_messages_per_room": str(KEPT), "state_dir": ""}
 
 
 async def fill(server: Server, user: str, room: str, count: int) -> None:

@@ -44,6 +44,7 @@ class Target:
     """Where a shard is, and how many replicas have what was acknowledged."""
 
     primary: Address
+    login: Login
     term: int
     replicas: int
 
@@ -107,9 +108,8 @@ class Archiver:
                 await asyncio.sleep(pause_s)
 
     async def _work(self) -> None:
-        login = Login(password=self._settings.shards_password or None)
         target = self.target
-        connection = await connect(target.primary, timeout_s=REPLY_S, login=login)
+        connection = await connect(target.primary, timeout_s=REPLY_S, login=target.login)
         outbox = Outbox(connection, self.shard, self._consumer)
         try:
             await outbox.open()

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.base import Entry, Page, Replay, RoomId, UserId
+from roomful.shard.base import Entry, Erasure, Page, Replay, RoomId, UserId
 
 __all__ = [
     "PAGE_BYTES",
@@ -75,45 +75,6 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Erasure:
-    """
-    What someone wants to be gone: exactly one of a message, a room, or what a user sent.
-
-    Also what is stored later from an outbox, if it was sent before: an erasure is remembered.
-    """
-
-    at_ms: int
-    """When it was asked for: messages with a later timestamp stay."""
-    by: str
-    """Who asked, for the audit."""
-    room: RoomId | None = None
-    offset: int | None = None
-    """With a room: only the message at this offset."""
-    user: UserId | None = None
-    """Everything that the user sent, and the whole of the user's own room."""
-
-    def __post_init__(self) -> None:
-        if (self.room is None) == (self.user is None) or (
-            self.offset is not None and self.room is None
-        ):
-            raise ValueError("an erasure names a room (and perhaps an offset in it), or a user")
-
-    @property
-    def kind(self) -> str:
-        """`message`, `room` or `user`."""
-        return "user" if self.user else "room" if self.offset is None else "message"
-
-    def covers(self, entry: Entry) -> bool:
-        """Whether *entry* is to be gone."""
-        envelope = entry.envelope
-        if envelope.timestamp > self.at_ms:
-            return False
-        if self.user is not None:
-            return envelope.user == self.user or envelope.room == "user:" + self.user
-        return envelope.room == self.room and self.offset in (None, entry.offset)
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """How long the messages of some rooms are kept; the first rule whose pattern fits counts."""
 
@@ -150,8 +111,10 @@ class Archive(Protocol):
         limit_bytes: int,
     ) -> Replay:
         """
-        Give what *rooms* (with each one's join offset) got on *shard* at the offsets of *span*.
+        Give what *rooms* (with each one's join offset) got at the offsets of *span*.
 
+        The offsets are those of *shard*, where the rooms are now; what was born elsewhere, before
+        the rooms moved there, is given too, as the hot log would.
         Holes are rooms of which retention may have let go something in the span; then there are
         no entries. There is at least one entry if any; *reached* is below the end of the span.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,9 @@ from roomful.archive.base import Archive, ArchiveUnavailable
 from roomful.archive.exporting import NdjsonWriter, ParquetWriter, Writer, export
 from roomful.archive.settings import ArchiveSettings
 from roomful.archive.sqlite import SqliteArchive
+from roomful.cluster.topology import Address
 from roomful.shard.base import RoomId, UserId
+from roomful.shard.resp import Login
 from roomful.telemetry.logging import configure_logging
 
 __all__ = ["ArchiveConfig", "add_archive"]
@@ -30,6 +32,8 @@ class ArchiveConfig:
     """What the command needs of all settings."""
 
     archive: ArchiveSettings
+    servers: Sequence[Address]
+    login: Login
     state_dir: str
     port: int
     log_level: str
@@ -45,7 +49,7 @@ def add_archive(commands: Any, load: Load) -> None:
         "archive",
         help="move messages from the shards into PostgreSQL; migrate and export it",
         description="Without a further word it moves every message from the outboxes of "
-        "ROOMFUL_ARCHIVE_SHARDS into ROOMFUL_ARCHIVE_URL until it is stopped; run as many as you "
+        "ROOMFUL_SHARDS into ROOMFUL_ARCHIVE_URL until it is stopped; run as many as you "
         "like. docs/archive.md has the rest.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
@@ -84,14 +88,14 @@ def _need_url(config: ArchiveConfig) -> ArchiveSettings:
 
 def _run(config: ArchiveConfig) -> int:
     settings = _need_url(config)
-    if not settings.shards:
+    if not config.servers:
         raise ArchiveUnavailable(
-            "ROOMFUL_ARCHIVE_SHARDS is needed: host:port of the shards' servers", temporary=False
+            "ROOMFUL_SHARDS is needed: redis://host:port of the shards' servers", temporary=False
         )
     from roomful.archive.service import ArchiveService
 
     configure_logging(config.log_level, config.log_format)
-    uvloop.run(ArchiveService(settings).run())
+    uvloop.run(ArchiveService(settings, config.servers, config.login).run())
     return 0
 
 

@@ -90,6 +90,7 @@ class EmbeddedArchive:
             connection.close()
         mover = _Mover(self._path, shard.name)
         self.journal = Journal(self._files, mover.move, shard.position())
+        self.archive.settled = self.journal.moved_past
         shard.write_to(self.journal)
 
     def _move_journal(self, connection: sqlite3.Connection) -> None:

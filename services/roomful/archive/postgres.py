@@ -91,7 +91,7 @@ class PostgresArchive:
         query = (
             f"SELECT {COLUMNS} FROM unnest(%s::text[], %s::int8[]) AS wanted (room, after), "  # noqa: S608
             "LATERAL (SELECT * FROM roomful.message n WHERE n.room = wanted.room "
-            'AND n."offset" > wanted.after AND n."offset" <= %s AND n.shard = %s '
+            'AND n."offset" > wanted.after AND n."offset" <= %s '
             'ORDER BY n."offset" LIMIT %s) m ORDER BY m."offset" LIMIT %s'
         )
         starts = [max(after, joined) for joined in rooms.values()]
@@ -105,7 +105,7 @@ class PostgresArchive:
                 return Replay((), after, is_complete=False, holes=holes)
             found = await connection.execute(
                 query.encode(),
-                (list(rooms), starts, last, shard, READ_ROWS, READ_ROWS),
+                (list(rooms), starts, last, READ_ROWS, READ_ROWS),
                 binary=True,
             )
             rows = await found.fetchall()

@@ -46,8 +46,11 @@ class ArchiveService:
     """One archiver process."""
 
     # Mutable state: the newest topology, and the worker of each shard with its task.
-    def __init__(self, settings: ArchiveSettings) -> None:
+    def __init__(self, settings: ArchiveSettings, servers: Sequence[Address], login: Login) -> None:
+        """Begin with *servers*, of which any that answers tells of all others."""
         self._settings = settings
+        self._servers = servers
+        self._login = login
         self._archive = PostgresArchive(
             settings.url, connections=settings.connections, timeout_s=settings.timeout_s
         )
@@ -118,15 +121,14 @@ class ArchiveService:
         return None
 
     def _known(self) -> Iterable[Address]:
-        known = dict.fromkeys(self._settings.addresses)
+        known = dict.fromkeys(self._servers)
         for record in self._topology.shards.values() if self._topology else ():
             known |= dict.fromkeys((record.primary, *record.replicas))
         # Not always the same one, which may be the one that is cut off from all others.
         return random.sample(list(known), len(known))
 
     async def _ask(self, address: Address) -> Topology | None:
-        login = Login(password=self._settings.shards_password or None)
-        connection = await connect(address, timeout_s=REPLY_S, login=login)
+        connection = await connect(address, timeout_s=REPLY_S, login=self._login)
         try:
             _, document = await connection.call("FCALL_RO", "roomful_v1_topology", 0)
         finally:
@@ -135,7 +137,7 @@ class ArchiveService:
 
     def _assign(self, topology: Topology) -> None:
         for name, record in topology.shards.items():
-            target = Target(record.primary, record.term, topology.acks)
+            target = Target(record.primary, self._login, record.term, topology.acks)
             if name in self._workers:
                 self._workers[name][0].target = target
                 continue

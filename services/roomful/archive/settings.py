@@ -12,9 +12,8 @@ from typing import Final
 from roomful.archive.base import Rule
 from roomful.archive.retention import parse_rules
 from roomful.cluster.glob import Glob
-from roomful.cluster.topology import Address
 
-__all__ = ["ArchiveSettings", "RoomClass", "parse_address"]
+__all__ = ["ArchiveSettings", "RoomClass", "classes_by_key"]
 
 RoomClass = str
 """`1` required, `0` best effort, `-` off: as the function library takes it."""
@@ -33,20 +32,6 @@ _POSITIVE: Final = (
     "claim_after_s",
 )
 _CLASS_RULE: Final = re.compile(r"(.{1,255})=(required|best-effort|off)")
-_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
-
-
-def parse_address(word: str) -> Address:
-    """
-    Read `host:port` or `[v6]:port`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    match = _ADDRESS.fullmatch(word)
-    if match is None or not 0 < int(match[3]) < 65536:
-        raise ValueError(f"{word!r} is not host:port")
-    return Address(match[1] or match[2], int(match[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +60,6 @@ class ArchiveSettings:
     retention_every_s: float = 3600.0
     # Days of one partition. A partition is dropped whole; a page of history looks into each.
     partition_days: int = 7
-    # Servers of the cluster's shards, host:port; any that answers tells of all others.
-    shards: tuple[str, ...] = ()
-    # Their password.
-    shards_password: str = ""
     # Messages of one transaction at most.
     batch_messages: int = 10_000
     # Their bytes.
@@ -95,7 +76,6 @@ class ArchiveSettings:
         for name, check in (
             ("retention", lambda: self.rules),
             ("rooms", lambda: self.classes),
-            ("shards", lambda: self.addresses),
         ):
             _collect(f"archive.{name}", check, problems)
         if self.url and not self.url.startswith(("postgresql://", "postgres://")):
@@ -116,11 +96,6 @@ class ArchiveSettings:
         return parse_rules(self.retention)
 
     @property
-    def addresses(self) -> tuple[Address, ...]:
-        """The servers to begin with."""
-        return tuple(parse_address(word) for word in self.shards)
-
-    @property
     def classes(self) -> Callable[[str], RoomClass]:
         """What gives the class of a room; `-` when no pattern fits."""
         found = []
@@ -135,6 +110,19 @@ class ArchiveSettings:
             return next((one for glob, one in found if glob.matches(room)), "-")
 
         return class_of
+
+
+def classes_by_key(settings: ArchiveSettings) -> RoomClass | Callable[[bytes], RoomClass]:
+    """Give the one class of all rooms, or what gives that of a room by the key of its log."""
+    if len(settings.rooms) == 1 and settings.rooms[0].startswith("*="):
+        return settings.classes("")
+    class_of = settings.classes
+
+    @lru_cache(maxsize=65_536)
+    def class_of_key(key: bytes) -> RoomClass:
+        return class_of(key.split(b"}l:", 1)[1].decode())
+
+    return class_of_key
 
 
 def _collect(name: str, check: Callable[[], object], problems: list[str]) -> None:

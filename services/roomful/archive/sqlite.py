@@ -12,7 +12,7 @@ import heapq
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,9 +48,11 @@ logger = logging.getLogger("roomful.archive")
 
 PIECE: Final = 1_000
 """Rows that are looked at before others get their turn."""
+SETTLE_S: Final = 5.0
 HIGHEST: Final = 2**63 - 1
 
 T = TypeVar("T")
+Settled = Callable[[int], Awaitable[None]]
 
 
 class SqliteArchive:
@@ -63,7 +65,18 @@ class SqliteArchive:
         self._connection = connect(path)
         migrate(self._connection)
         self._thread = ThreadPoolExecutor(1, "archive")
+        self.settled: Settled | None = None
+        """Waits until all up to an offset has a row, where rows come later than acks."""
         self._walked: dict[str, int] = {}
+
+    async def _settle(self, offset: int) -> None:
+        if self.settled is None:
+            return
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.settled(offset)
+        except TimeoutError as exc:
+            raise ArchiveUnavailable("SQLite: messages still wait for their rows") from exc
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -122,6 +135,7 @@ class SqliteArchive:
             f'ORDER BY "offset" {"ASC" if is_forward else "DESC"} LIMIT ?'
         )
         low, high = -1 if after is None else after, HIGHEST if before is None else before
+        await self._settle(high - 1)
         values = room, low, min(high, HIGHEST), limit + 1
         rows = await self._run(lambda: self._connection.execute(query, values).fetchall())
         return cut_page(entries_of(rows), limit, is_forward=is_forward)
@@ -130,6 +144,7 @@ class SqliteArchive:
         self, shard: ShardName, rooms: Mapping[RoomId, int], span: range, limit_bytes: int
     ) -> Replay:
         """Give what *rooms* got on *shard* in *span*."""
+        await self._settle(span.stop - 1)
         return await self._run(lambda: self._read(shard, rooms, span, limit_bytes))
 
     def _read(
@@ -144,12 +159,12 @@ class SqliteArchive:
             return Replay((), after, is_complete=False, holes=holes)
         query = (
             f'SELECT {COLUMNS} FROM message WHERE room = ? AND "offset" > ? AND "offset" <= ? '  # noqa: S608
-            'AND shard = ? ORDER BY "offset"'
+            'ORDER BY "offset"'
         )
         found = [
             map(
                 entry_of,
-                self._connection.execute(query, (room, max(after, joined), last, shard)),
+                self._connection.execute(query, (room, max(after, joined), last)),
             )
             for room, joined in rooms.items()
         ]
@@ -162,6 +177,8 @@ class SqliteArchive:
 
     async def erase(self, erasure: Erasure) -> int:
         """Make what *erasure* covers gone."""
+        # What has no row yet would be left out without having been counted.
+        await self._settle(HIGHEST)
 
         def note(connection: sqlite3.Connection) -> int:
             number = connection.execute(

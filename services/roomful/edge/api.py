@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from roomful.archive.base import Erasure
 from roomful.edge.control import Reached
 from roomful.edge.encoding import page_json
 from roomful.edge.envelopes import (
@@ -26,6 +27,7 @@ from roomful.edge.envelopes import (
     build_message,
     check_content,
     check_event_name,
+    now_ms,
 )
 from roomful.edge.openapi import Operation, Parameter, build_document
 from roomful.edge.report import cluster_stats, health, samples
@@ -42,6 +44,8 @@ __all__ = ["build_routes"]
 
 JSON = "application/json"
 TIMEOUT_S = 10.0
+ERASE_S = 8.0
+"""Seconds after which who asked for an erasure is told that it goes on."""
 DEV_TOKEN_S = 24 * 3600.0
 
 _STATUS = {
@@ -116,6 +120,13 @@ class Accepted(Struct, rename="camel"):
     id: str
     offset: int
     timestamp: int
+
+
+class Erased(Struct, rename="camel"):
+    """Messages were erased, or are being: then the count is not known yet."""
+
+    success: bool
+    messages: int | None
 
 
 class Done(Struct, rename="camel"):
@@ -196,6 +207,7 @@ class Api:
             identity = await identity
         if not identity.is_service:
             raise Refused(RefusalCode.FORBIDDEN, "this token is not a service's")
+        request.state.caller = identity.user
 
     async def _body(self, request: Request, kind: type[Any]) -> Any:
         limit = self._edge.settings.limits.payload_bytes
@@ -285,6 +297,33 @@ class Api:
         reached = await self._edge.control.revoke(body.user_id, body.token_id, body.until)
         return _json(_everywhere(reached))
 
+    # Privacy --------------------------------------------------------------------------------
+
+    async def delete_message(self, request: Request) -> Response:
+        """Erase one message for good, from the log and the archive."""
+        text = self._name(request, "offset", 16)
+        if not (text.isascii() and text.isdigit()):
+            raise Refused(RefusalCode.BAD_REQUEST, "offset is a whole number")
+        return await self._erase(request, room=self._room(request), offset=int(text))
+
+    async def delete_messages(self, request: Request) -> Response:
+        """Erase all messages of the room up to now."""
+        return await self._erase(request, room=self._room(request))
+
+    async def delete_user_messages(self, request: Request) -> Response:
+        """Erase all that the user sent up to now, in any room, and the user's own room."""
+        return await self._erase(request, user=self._user(request))
+
+    async def _erase(self, request: Request, **what: Any) -> Response:
+        """Erase, on when the caller does not wait so long: what was asked for is written down."""
+        erasure = Erasure(now_ms(), request.state.caller, **what)
+        work = asyncio.ensure_future(self._edge.history.erase(erasure))
+        self._edge.watch(work)
+        done, _ = await asyncio.wait([work], timeout=ERASE_S)
+        if not done:
+            return _json(Erased(True, None), 202)
+        return _json(Erased(True, work.result()))
+
     # Reading --------------------------------------------------------------------------------
 
     async def get_history(self, request: Request) -> Response:
@@ -293,7 +332,7 @@ class Api:
         before, after, limit = (_number(request, name) for name in ("before", "after", "limit"))
         if limit == 0:
             raise Refused(RefusalCode.BAD_REQUEST, "limit is at least 1")
-        page = await self._edge.shards.page(
+        page = await self._edge.history.page(
             room, before=before, after=after, limit=min(limit or 50, HISTORY_LIMIT)
         )
         return Response(b"{%b}" % page_json(page), media_type=JSON)
@@ -385,6 +424,11 @@ def operations(api: Api) -> list[Operation]:
         Operation("POST", "/api/rooms/{room}/events", api.post_event, RoomEvent, Accepted, 201),
         Operation("GET", "/api/rooms/{room}/history", api.get_history, query=page),
         Operation("GET", "/api/rooms/{room}/presence", api.get_presence),
+        Operation(
+            "DELETE", "/api/rooms/{room}/messages/{offset}", api.delete_message, answer=Erased
+        ),
+        Operation("DELETE", "/api/rooms/{room}/messages", api.delete_messages, answer=Erased),
+        Operation("DELETE", "/api/users/{user}/messages", api.delete_user_messages, answer=Erased),
         Operation(
             "POST", "/api/users/{user}/messages", api.post_message, UserMessage, Accepted, 201
         ),

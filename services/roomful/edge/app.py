@@ -23,7 +23,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from roomful.archive.base import Archive
 from roomful.archive.embedded import EmbeddedArchive
+from roomful.archive.settings import ArchiveSettings
 from roomful.edge import conformance
 from roomful.edge.api import build_routes
 from roomful.edge.cluster_settings import build_shards
@@ -62,6 +64,8 @@ def build_edge(settings: Settings) -> Edge:
     about = About(new_edge_name(), str(address))
     shards = build_shards(settings, msgspec.json.encode(about).decode())
     edge = Edge(settings, shards=shards, name=about.name)
+    if settings.archive.url and shards is not None:
+        edge.archive = _postgres(settings.archive)
     if shards is not None:
         shards.on_swept = lambda shard: edge.rejoin(shard)
     pace = Pace(
@@ -80,6 +84,15 @@ def build_edge(settings: Settings) -> Edge:
 
     edge.endpoints[SOCKETIO_PATH] = Endpoint(edge, SOCKETIO_PATH, pace, begin)
     return edge
+
+
+def _postgres(settings: ArchiveSettings) -> Archive:
+    # Not needed, and perhaps not installed, where there is no cluster.
+    from roomful.archive.postgres import PostgresArchive
+
+    return PostgresArchive(
+        settings.url, connections=settings.connections, timeout_s=settings.timeout_s
+    )
 
 
 def build_app(edge: Edge) -> Starlette:
@@ -179,6 +192,8 @@ class EdgeServer(uvicorn.Server):
             self._embedded.close_journal()
             self._snapshot.write(memory)
             self._embedded.close()
+        elif self._edge.archive is not None:
+            await self._edge.archive.aclose()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain; at the second signal stop at once."""

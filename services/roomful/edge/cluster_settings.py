@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from roomful.archive.settings import classes_by_key
 from roomful.cluster.topology import Address
 from roomful.shard.commit import CommitLimits, PublishRules
 from roomful.shard.directory import Directory
@@ -23,7 +24,7 @@ from roomful.shard.routing import RedisShards
 if TYPE_CHECKING:
     from roomful.edge.settings import Settings
 
-__all__ = ["RedisSettings", "build_shards", "parse_shards"]
+__all__ = ["RedisSettings", "build_shards", "find_servers", "parse_shards"]
 
 DEFAULT_PORT = 6379
 
@@ -104,6 +105,24 @@ def parse_shards(shards: Sequence[str]) -> tuple[list[Address], bool]:
     return addresses, schemes == {"rediss"}
 
 
+def find_servers(settings: Settings) -> tuple[list[Address], Login]:
+    """
+    Give the servers to begin with, and how to sign in to all of them.
+
+    Raises:
+        ValueError: the certificates cannot be read.
+    """
+    addresses, is_tls = parse_shards(settings.shards)
+    redis = settings.redis
+    tls = None
+    if is_tls:
+        try:
+            tls = ssl.create_default_context(cafile=redis.tls_ca or None)
+        except (OSError, ssl.SSLError) as exc:
+            raise ValueError(f"redis.tls_ca {redis.tls_ca}: {exc}") from exc
+    return addresses, Login(redis.username or "default", redis.password, tls)
+
+
 def build_shards(settings: Settings, about: str) -> RedisShards | None:
     """
     Make the shards of *settings*; None: they are embedded.
@@ -116,22 +135,19 @@ def build_shards(settings: Settings, about: str) -> RedisShards | None:
     """
     if not settings.shards:
         return None
-    addresses, is_tls = parse_shards(settings.shards)
+    addresses, login = find_servers(settings)
     redis = settings.redis
-    tls = None
-    if is_tls:
-        try:
-            tls = ssl.create_default_context(cafile=redis.tls_ca or None)
-        except (OSError, ssl.SSLError) as exc:
-            raise ValueError(f"redis.tls_ca {redis.tls_ca}: {exc}") from exc
-    login = Login(redis.username or "default", redis.password, tls)
     age_ms = int(settings.log.age_s * 1000)
+    archive = settings.archive
+    outbox = f"{archive.outbox_entries} {archive.outbox_bytes}" if archive.url else "0"
     options = ShardOptions(
         login=login,
         rules=PublishRules(
             keep=settings.log.messages_per_room,
             age_ms=age_ms,
             window_ms=int(redis.id_window_s * 1000),
+            outbox=outbox,
+            classes=classes_by_key(archive) if archive.url else "-",
         ),
         commit=CommitLimits(
             redis.batch_messages, redis.batch_bytes, redis.wait_s, redis.publish_timeout_s

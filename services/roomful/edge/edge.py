@@ -21,6 +21,7 @@ from roomful.edge.control import Control, LeasedEdges
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.fanout import Fanout
 from roomful.edge.forward import Forwarder
+from roomful.edge.history import History
 from roomful.edge.http import HeadTimer
 from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
 from roomful.edge.origins import Origins
@@ -122,6 +123,8 @@ class Edge:
         self.access = RoomAccess(settings.access)
         self.shards: Shards = shards if shards is not None else _embedded(settings)
         self.archive: Archive | None = None
+        self.room_class = settings.archive.classes
+        self.history = History(self)
         self.fanout = Fanout(self.shards)
         self.shards.attach(self.fanout)
         self.router = Router(self)
@@ -134,7 +137,7 @@ class Edge:
         self.control = Control(self, channel)
         self.endpoints: dict[str, Endpoint] = {}
         self._handshakes: TokenBucket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -175,11 +178,15 @@ class Edge:
         """Run *work* in a task that is waited for at the end."""
         assert self._loop is not None, "the edge was not started"
         task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        self.watch(task)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Wait for *task* at the end, and log it if it fails."""
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("task failed", exc_info=exc)

@@ -15,7 +15,11 @@ __all__ = ["Operation", "Parameter", "build_document"]
 
 JSON = "application/json"
 _NAME = {"type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"}
-_NAMES = {"room": {**_NAME, "maxLength": 255}, "user": {**_NAME, "maxLength": 128}}
+_NAMES = {
+    "room": {**_NAME, "maxLength": 255},
+    "user": {**_NAME, "maxLength": 128},
+    "offset": {"type": "integer", "minimum": 0, "maximum": 2**53},
+}
 """What a name in a path may be (protocol/operations.py, is_clean)."""
 
 

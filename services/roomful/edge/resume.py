@@ -3,7 +3,8 @@ Taking a session up again: what was missed, once and in order, before anything n
 
 A message is owed if and only if its offset is above the cursor's for its shard and above the
 room's offset at the join (design.md section 7). The replay is read in pages, at the pace of the
-client; meanwhile the rooms' live stream is collected instead of sent (the barrier):
+client, from the archive as long as the hot log does not reach back (history.py); meanwhile the
+rooms' live stream is collected instead of sent (the barrier):
 
 1. each room starts to collect; 2. a page is read and sent; 3. if it was not the last, wait until
 the client has read it, forget what was collected (it comes with the next page), go on with 2;
@@ -148,7 +149,7 @@ class Resumption:
         """Read the next page; what the rooms collected before comes with it."""
         for waiting in share.waiting.values():
             waiting.clear()
-        replay = await share.shard.read(share.rooms, share.reached, PAGE_BYTES)
+        replay = await self._edge.history.read(share.shard, share.rooms, share.reached, PAGE_BYTES)
         if replay.holes:
             raise Hole(replay.holes)
         if self._connection.is_closed:

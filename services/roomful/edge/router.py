@@ -356,7 +356,7 @@ class Router:
         room = RoomId(op.room_id)
         await self._may_read(connection, room)
         limit = min(op.limit, HISTORY_LIMIT)
-        page = await self._edge.shards.page(room, before=op.before, after=op.after, limit=limit)
+        page = await self._edge.history.page(room, before=op.before, after=op.after, limit=limit)
         if token is not None:
             connection.reply(token, b'{"success":true,%b}' % page_json(page))
 

@@ -180,6 +180,10 @@ def _contradictions(settings: Settings) -> list[str]:
             "nobody could sign in: set ROOMFUL_AUTH_SECRET (HS256), "
             "ROOMFUL_AUTH_PUBLIC_KEYS or ROOMFUL_AUTH_JWKS_URL, or use --dev"
         )
+    if settings.archive.url and not settings.shards:
+        problems.append(
+            "archive.url is for a cluster (ROOMFUL_SHARDS): without one messages are in SQLite"
+        )
     if settings.access.allow_all and not settings.dev:
         problems.append("access.allow_all is for --dev only")
     if not 0 <= settings.port <= 65535:

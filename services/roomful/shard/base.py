@@ -24,9 +24,11 @@ from roomful.protocol.errors import Refused
 
 __all__ = [
     "OPEN_EVENTS",
+    "Archived",
     "Cast",
     "Entry",
     "Envelope",
+    "Erasure",
     "Home",
     "Joined",
     "Member",
@@ -175,6 +177,54 @@ class Page(msgspec.Struct, frozen=True):
     """The `before` (or `after`) of the next page in the same direction; None at the end."""
 
 
+class Archived(msgspec.Struct, frozen=True):
+    """How far the archive has what a shard stored."""
+
+    reached: int
+    """Everything up to this offset is in the archive, but for *missing* and rooms that are off."""
+    missing: int = 0
+    """Of best effort rooms not everything up to this offset is: the outbox was full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """
+    What someone wants to be gone: exactly one of a message, a room, or what a user sent.
+
+    The archive remembers it, so that what comes later from an outbox is gone too.
+    """
+
+    at_ms: int
+    """When it was asked for: messages with a later timestamp stay."""
+    by: str
+    """Who asked, for the audit."""
+    room: RoomId | None = None
+    offset: int | None = None
+    """With a room: only the message at this offset."""
+    user: UserId | None = None
+    """Everything that the user sent, and the whole of the user's own room."""
+
+    def __post_init__(self) -> None:
+        if (self.room is None) == (self.user is None) or (
+            self.offset is not None and self.room is None
+        ):
+            raise ValueError("an erasure names a room (and perhaps an offset in it), or a user")
+
+    @property
+    def kind(self) -> str:
+        """`message`, `room` or `user`."""
+        return "user" if self.user else "room" if self.offset is None else "message"
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether *entry* is to be gone."""
+        envelope = entry.envelope
+        if envelope.timestamp > self.at_ms:
+            return False
+        if self.user is not None:
+            return envelope.user == self.user or envelope.room == "user:" + self.user
+        return envelope.room == self.room and self.offset in (None, entry.offset)
+
+
 class SessionRecord(msgspec.Struct):
     """
     What a client needs to resume anywhere, kept on the shard of hash(pid).
@@ -296,6 +346,9 @@ class Rooms(Protocol):
     async def drop_session(self, record: SessionRecord) -> None:
         """Forget the record, unless it was taken up elsewhere: the client left for good."""
 
+    async def erase(self, erasure: Erasure) -> int:
+        """Let go of what *erasure* covers in the hot logs; gives how many messages were."""
+
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything."""
 
@@ -316,6 +369,9 @@ class Home(Protocol):
 
         Stops when the entries together are above *limit_bytes*; there is at least one if any.
         """
+
+    async def archived(self) -> Archived:
+        """Give how far the archive has what this shard stored."""
 
 
 class Shard(Rooms, Home, Protocol):

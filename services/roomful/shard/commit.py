@@ -75,8 +75,8 @@ class PublishRules:
     """In which a second message with the same id is not stored again."""
     outbox: str = "0"
     """What the outbox for the archive may hold: `entries`, or `entries bytes`; 0: no archive."""
-    classes: str = "-"
-    """How rooms are archived: 1 required, 0 best effort, - not at all."""
+    classes: str | Callable[[bytes], str] = "-"
+    """How rooms are archived: 1 required, 0 best effort, - not at all; by the keys of logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +380,8 @@ class Commit:
                 posts.append(post)
         words: list[bytes | str | int] = ["FCALL", "roomful_v1_publish", len(by_key), *by_key]
         words += [self._term, rules.keep, rules.age_ms, rules.window_ms, rules.outbox]
-        words.append(rules.classes)
+        classes = rules.classes
+        words.append(classes if isinstance(classes, str) else "".join(map(classes, by_key)))
         add = words.append
         order: list[Post] = []
         for posts in by_key.values():

@@ -1,4 +1,4 @@
--- Part four of the library (see functions.lua): what the archiver has to fetch.
+-- Part four of the library (see functions.lua): what the archiver has to fetch, and what is erased.
 
 local ARCHIVERS = 'archive' -- the outbox's consumer group
 
@@ -26,6 +26,33 @@ local function archived(_, args)
   return gone
 end
 
+-- Who sent an entry, and when; nil of what is no envelope. One is an array of less than 16: room,
+-- event, id, user, timestamp, and binaries, which cmsgpack does not know.
+local function sender(entry)
+  local is_read, _, _, _, _, user, time =
+    pcall(cmsgpack.unpack_limit, string.sub(entry[2][2], 2), 5)
+  if is_read then return user, tonumber(time) end
+end
+
+local function erase(keys, args)
+  local term, version, at, offset, user = unpack(args)
+  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  if refusal then return refusal end
+  local low, high = '-', '+'
+  if offset ~= '' then low, high = offset, offset end
+  local gone = {}
+  for _, entry in ipairs(redis.call('XRANGE', keys[1], low, high)) do
+    local by, time = sender(entry)
+    if time and time <= tonumber(at) and (user == '' or by == user) then
+      gone[#gone + 1] = entry[1]
+    end
+  end
+  for first = 1, #gone, 1000 do
+    redis.call('XDEL', keys[1], unpack(gone, first, math.min(first + 999, #gone)))
+  end
+  return #gone
+end
+
 -- -> {newest offset, offset of the oldest outbox entry (0: none), its age in ms, entries, bytes,
 -- newest offset that was stored while the outbox was full}. An entry is of one room and batch:
 -- id newest offset-time in ms, r room, p as published. Entries leave it by `archived` only.
@@ -33,3 +60,7 @@ register('roomful_v1_outbox', outbox, 'no-writes')
 
 -- bytes of the entries (r and p), their ids (at most 1000) -> how many were there.
 register('roomful_v1_archived', archived, 'allow-oom')
+
+-- KEYS {b}l:room; term, version, at_ms, offset ('': all), user ('': whoever sent it) -> how many
+-- entries went: of that offset and user, with a timestamp up to at_ms.
+register('roomful_v1_erase', erase, 'allow-oom')

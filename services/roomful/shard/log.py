@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -148,6 +148,20 @@ class RoomLogs:
             del self._rooms[room]
             self._floors.pop(room, None)
             self._forgotten = max(self._forgotten, entry.offset)
+
+    def erase(self, covers: Callable[[Entry], bool]) -> int:
+        """Let go of the entries that *covers* says, as if they had never been; gives how many."""
+        before, kept = self._kept, [entry for entry in self.entries() if not covers(entry)]
+        if len(kept) == before:
+            return 0
+        for room in self._rooms.keys() - {entry.envelope.room for entry in kept}:
+            self._forgotten = max(self._forgotten, self._floors.pop(room, 0))
+        self._rooms, self._timeline = {}, deque(kept)
+        for entry in kept:
+            self._rooms.setdefault(entry.envelope.room, deque()).append(entry)
+        self._kept, self._stale_bytes = len(kept), 0
+        self._bytes = sum(entry.envelope.size for entry in kept)
+        return before - len(kept)
 
     def _floor(self, room: RoomId) -> int:
         if room in self._rooms:

@@ -23,9 +23,11 @@ import msgspec
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import (
+    Archived,
     Cast,
     Entry,
     Envelope,
+    Erasure,
     Joined,
     Members,
     Page,
@@ -318,6 +320,14 @@ class MemoryShard:
     ) -> Page:
         """Give a page of the room's log."""
         return self.logs.page(room, before=before, after=after, limit=limit)
+
+    async def archived(self) -> Archived:
+        """What is written to the journal is in the archive, as far as its readers can tell."""
+        return Archived(0 if self._journal is None else self._offset)
+
+    async def erase(self, erasure: Erasure) -> int:
+        """Let go of what *erasure* covers; gives how many messages were."""
+        return self.logs.erase(erasure.covers)
 
     # Sessions -------------------------------------------------------------------------------
 

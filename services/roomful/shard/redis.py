@@ -29,7 +29,9 @@ from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import ShardRecord
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import (
+    Archived,
     Entry,
+    Erasure,
     Joined,
     Member,
     Members,
@@ -39,6 +41,7 @@ from roomful.shard.base import (
     SessionRecord,
     Sink,
     UserId,
+    user_room,
 )
 from roomful.shard.commit import (
     Commit,
@@ -59,6 +62,7 @@ logger = logging.getLogger("roomful.shard")
 
 SWEEP_S: Final = 1.0
 SWEEP_STEPS: Final = 200
+SCANNED: Final = 1_000
 PAGE_BYTES: Final = 1 << 20
 UNKNOWN: Final = "not_known"
 
@@ -235,6 +239,38 @@ class RedisShard:
         entries = [Entry(one.offset, one.envelope) for one in found]
         return Replay(entries, reached, is_complete=bool(is_complete))
 
+    async def archived(self) -> Archived:
+        """
+        Give how far the archive has what this shard stored.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
+        try:
+            newest, oldest, _, _, _, missing = await self._fcall("outbox", ())
+        except (Elsewhere, LostConnection) as exc:
+            raise unavailable(self._name, exc) from exc
+        return Archived(oldest - 1 if oldest else newest, missing)
+
+    async def logs(self) -> Sequence[RoomId]:
+        """
+        Give the rooms that have a log here.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
+        rooms: set[RoomId] = set()
+        cursor: bytes | int = 0
+        try:
+            while True:
+                words = "SCAN", cursor, "MATCH", "{*}l:*", "COUNT", SCANNED
+                cursor, keys = await self._link.call(*words)
+                rooms.update(RoomId(key.split(b"}l:", 1)[1].decode()) for key in keys)
+                if cursor == b"0":
+                    return sorted(rooms)
+        except LostConnection as exc:
+            raise unavailable(self._name, exc) from exc
+
     # Rooms: these raise Elsewhere and LostConnection ----------------------------------------
 
     async def join(
@@ -284,6 +320,14 @@ class RedisShard:
             "page", [_log(room)], self._term, *bounds, limit, PAGE_BYTES, age_ms
         )
         return Page(_entries(packed), following or None)
+
+    async def erase(self, version: int, room: RoomId, erasure: Erasure) -> int:
+        """Let go of what *erasure* covers in the room's log."""
+        offset = "" if erasure.offset is None else erasure.offset
+        # All of a user's own room goes.
+        user = "" if erasure.user is None or room == user_room(erasure.user) else erasure.user
+        what = (erasure.at_ms, offset, user)
+        return int(await self._fcall("erase", [_log(room)], self._term, version, *what))
 
     async def save_session(
         self, version: int, record: SessionRecord, ttl_s: float, *, is_taken: bool
@@ -399,7 +443,9 @@ class RedisShard:
             await asyncio.sleep(SWEEP_S * (0.05 if has_more else 0.75 + random.random() / 2))  # noqa: S311
 
 
-_READ_ONLY: Final = frozenset({"edges", "load_session", "members", "page", "read", "revocations"})
+_READ_ONLY: Final = frozenset(
+    {"edges", "load_session", "members", "outbox", "page", "read", "revocations"}
+)
 
 _entries = msgspec.msgpack.Decoder(list[Entry]).decode
 _record = msgspec.msgpack.Decoder(SessionRecord).decode

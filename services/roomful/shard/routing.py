@@ -31,6 +31,7 @@ from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import (
     Cast,
     Envelope,
+    Erasure,
     Joined,
     Members,
     Page,
@@ -453,6 +454,17 @@ class RedisShards:
         return await self._ask(
             room, lambda to: to.shard.page(room, before=before, after=after, limit=limit)
         )
+
+    async def erase(self, erasure: Erasure) -> int:
+        """Let go of what *erasure* covers in the hot logs, room by room."""
+        rooms = [erasure.room] if erasure.room is not None else await self._all_rooms()
+        return sum([await self._erase(room, erasure) for room in rooms])
+
+    async def _all_rooms(self) -> Sequence[RoomId]:
+        return [room for shard in self.shards.values() for room in await shard.logs()]
+
+    async def _erase(self, room: RoomId, erasure: Erasure) -> int:
+        return await self._ask(room, lambda to: to.shard.erase(to.version, room, erasure))
 
     async def save_session(
         self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
