@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from itertools import count
+from itertools import accumulate, count
 from secrets import token_hex
 from typing import Final
 
@@ -35,8 +35,9 @@ __all__ = [
 MAX_DIGITS: Final = 4300
 """What Python reads by default; a longer number would cut every Python client of the room."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# One level deeper, and one less, as signed bytes.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _json = msgspec.json.Encoder().encode
@@ -116,17 +117,11 @@ def build_event(
 
 
 def _is_deep(content: bytes) -> bool:
-    """Whether *content*, valid JSON, is nested deeper than MAX_DEPTH; at most 20 ms for 1 MB."""
+    """Whether *content*, valid JSON, is nested deeper than MAX_DEPTH; at worst 90 ms for 1 MB."""
     if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
         return False
-    # Which bracket closes which is clear without telling the two kinds apart.
-    brackets = _STRING.sub(b"", content).translate(_ONE_KIND, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        # Each pass takes the innermost level away, everywhere.
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
-            return False
-    return True
+    steps = _STRING.sub(b"", content).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > MAX_DEPTH
 
 
 def check_content(content: msgspec.Raw, attachments: Sequence[bytes] = ()) -> None:
