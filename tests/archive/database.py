@@ -58,6 +58,8 @@ class Cluster:
 
     directory: Path
     port: int
+    fsync: str = "off"
+    """Tests do not cut the power."""
     _process: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self) -> None:
@@ -65,7 +67,7 @@ class Cluster:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "fsync": "off",
+            "fsync": self.fsync,
             "max_connections": "50",
             "autovacuum": "off",
         }
@@ -121,9 +123,9 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
+def running_cluster(fsync: str = "off") -> Iterator[Cluster]:
     """Make a PostgreSQL and run it."""
-    cluster = Cluster(_own_directory(), claim_port())
+    cluster = Cluster(_own_directory(), claim_port(), fsync)
     command = [_program("initdb"), "-D", str(cluster.directory / "data"), "-U", "postgres"]
     command += ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
     try:

@@ -29,18 +29,18 @@ def build_archiver(cluster: Cluster, archive: Archive, shards: Sequence[Address]
     part = Part(cluster, ARCHIVER)
     values = {
         "ROOMFUL_LOG_FORMAT": "json",
-        "ROOMFUL_ARCHIVE_SHARDS": ",".join(map(str, shards)),
+        "ROOMFUL_SHARDS": ",".join(f"redis://{address}" for address in shards),
         "ROOMFUL_ARCHIVE_PORT": str(METRICS_PORT),
     }
     probe = {"path": "/livez", "port": "metrics"}
     container: Manifest = {
         "name": "archiver",
         "image": cluster.image,
-        "args": ["archive"],
+        "args": ["archive", "--migrate"],
         "env": [
             *archive_url(cluster),
             {
-                "name": "ROOMFUL_ARCHIVE_SHARDS_PASSWORD",
+                "name": "ROOMFUL_REDIS_PASSWORD",
                 "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
             },
             *({"name": name, "value": value} for name, value in values.items()),

@@ -53,7 +53,10 @@ def add_archive(commands: Any, load: Load) -> None:
         "like. docs/archive.md has the rest.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
-    parser.set_defaults(run=lambda options: _run(load(options)))
+    parser.add_argument(
+        "--migrate", action="store_true", help="bring the database's schema to this version's first"
+    )
+    parser.set_defaults(run=lambda options: _run(load(options), migrates=options.migrate))
     actions = parser.add_subparsers(metavar="ACTION")
     migrate = actions.add_parser(
         "migrate",
@@ -86,7 +89,7 @@ def _need_url(config: ArchiveConfig) -> ArchiveSettings:
     return config.archive
 
 
-def _run(config: ArchiveConfig) -> int:
+def _run(config: ArchiveConfig, *, migrates: bool) -> int:
     settings = _need_url(config)
     if not config.servers:
         raise ArchiveUnavailable(
@@ -95,7 +98,8 @@ def _run(config: ArchiveConfig) -> int:
     from roomful.archive.service import ArchiveService
 
     configure_logging(config.log_level, config.log_format)
-    uvloop.run(ArchiveService(settings, config.servers, config.login).run())
+    service = ArchiveService(settings, config.servers, config.login)
+    uvloop.run(service.run(migrates=migrates))
     return 0
 
 

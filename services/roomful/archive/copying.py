@@ -3,7 +3,7 @@ A batch into PostgreSQL: binary COPY straight into the partitioned table.
 
 A batch that has something in it that is there already (an archiver died between commit and
 acknowledgement) is refused by the key as a whole, and goes the longer way once: COPY into a
-temporary table, INSERT of what is new. docs/adr/0010 has the rates of both.
+temporary table, INSERT of what is new. docs/adr/0017-archive.md has the rates of both.
 """
 
 from __future__ import annotations

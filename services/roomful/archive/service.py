@@ -12,7 +12,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -24,7 +24,8 @@ from starlette.routing import Route
 
 from roomful.archive.archiver import Archiver, ArchiverStatistics, Target
 from roomful.archive.base import ArchiveUnavailable
-from roomful.archive.migrate import check_schema
+from roomful.archive.connections import Connections
+from roomful.archive.migrate import check_schema, migrate
 from roomful.archive.partitions import make_partitions
 from roomful.archive.postgres import PostgresArchive
 from roomful.archive.settings import ArchiveSettings
@@ -59,9 +60,12 @@ class ArchiveService:
         self._workers: dict[ShardName, tuple[Archiver, asyncio.Task[None]]] = {}
         self._retained_at = 0.0
 
-    async def run(self) -> None:
+    async def run(self, *, migrates: bool = False) -> None:
         """
         Work until SIGTERM or SIGINT.
+
+        Args:
+            migrates: bring the schema to this version's first.
 
         Raises:
             ArchiveUnavailable: the schema is not this version's, which waiting does not help.
@@ -70,7 +74,7 @@ class ArchiveService:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        await self._until_ready(stopped)
+        await self._until_ready(stopped, migrate if migrates else check_schema)
         tasks = [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
         if self._settings.port:
             tasks.append(asyncio.ensure_future(self._serve()))
@@ -83,11 +87,13 @@ class ArchiveService:
         await self._archive.aclose()
         logger.info("archiver stopped", extra={"stored": self.statistics.stored})
 
-    async def _until_ready(self, stopped: asyncio.Event) -> None:
+    async def _until_ready(
+        self, stopped: asyncio.Event, prepare: Callable[[Connections], Awaitable[object]]
+    ) -> None:
         backoff = Backoff(0.5, 10.0)
         while not stopped.is_set():
             try:
-                await check_schema(self._archive.connections)
+                await prepare(self._archive.connections)
                 return
             except ArchiveUnavailable as exc:
                 if not exc.temporary:
