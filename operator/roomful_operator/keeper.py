@@ -13,7 +13,7 @@ import base64
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -33,17 +33,20 @@ from roomful_operator.api import (
     NotFound,
 )
 from roomful_operator.manifests.access import build_secrets
-from roomful_operator.manifests.parts import SHARD_PORT, Manifest, cluster_labels
+from roomful_operator.manifests.edges import auth_secret, edges_name
+from roomful_operator.manifests.parts import EDGE, SHARD_PORT, Manifest, cluster_labels
 from roomful_operator.manifests.shards import member_names, redis_secret_name
 from roomful_operator.reconcile import (
     Action,
     Apply,
+    Key,
     Observed,
     Plan,
     build_desired,
     key_of,
     reconcile,
 )
+from roomful_operator.scaling import DELETION_COST, EdgeScaling
 from roomful_operator.spec import Cluster, parse_cluster
 from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
 
@@ -90,8 +93,9 @@ class Keeper:
         self._controller: Controller | None = None
         self._task: asyncio.Task[None] | None = None
         self._credentials: Credentials | None = None
+        self._scaling = EdgeScaling()
+        self._signing: str | None = None
         self._writes = 0
-        self.failovers = 0
 
     async def aclose(self) -> None:
         """Let go of the shards; the cluster goes on as it is."""
@@ -100,6 +104,7 @@ class Keeper:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._task = self._controller = None
+        await self._scaling.aclose()
 
     async def look_after(self, document: Mapping[str, Any]) -> Outcome:
         """
@@ -113,19 +118,33 @@ class Keeper:
         cluster = parse_cluster(document)
         previous = document.get("status", {})
         observed, pods = await self._observe(cluster)
-        plan = self._plan(cluster, previous)
+        edges = [pod for pod in pods if _component(pod) == EDGE]
+        await self._scaling.look(edges)
+        # A condition that a former pass has written: nothing is rolled, moved or broken.
+        is_calm = previous.get("state") == "Ready"
+        current = _current_edges(cluster, observed)
+        count, autoscaler, going = self._scaling.decide(cluster, current, is_calm=is_calm)
+        plan = self._plan(cluster, previous, count)
         failure = ""
         try:
+            await self._mark(cluster, going)
             if not cluster.is_paused:
                 await self._make_secrets(cluster)
                 for action in reconcile(build_desired(cluster, plan, observed), observed):
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
+                if is_calm and cluster.edges.autoscaling is not None:
+                    await self._even_out(cluster, edges)
         except ApiFailed as exc:
             failure = str(exc)
             logger.warning("pass not finished", extra={"cluster": cluster.name, "why": failure})
         control = self._controller.status if self._controller else ClusterStatus()
-        facts = Facts(cluster, plan, observed, control, pods, failure=failure)
+        facts = Facts(
+            *(cluster, plan, observed, control, pods),
+            connections=self._scaling.connections,
+            autoscaler=autoscaler,
+            failure=failure,
+        )
         status = build_status(facts, previous, _now())
         await self._tell(cluster, previous, status)
         return Outcome(status, self._writes)
@@ -151,7 +170,7 @@ class Keeper:
         }
         return Observed(owned), pods.result()
 
-    def _plan(self, cluster: Cluster, previous: Mapping[str, Any]) -> Plan:
+    def _plan(self, cluster: Cluster, previous: Mapping[str, Any], edges: int) -> Plan:
         topology = self._controller.topology if self._controller else None
         names = dict.fromkeys(cluster.shards.names)
         if topology is not None:
@@ -163,7 +182,7 @@ class Keeper:
             for member in shard.get("members", ())
         }
         has_topology = topology is not None or previous.get("topologyGeneration", 0) > 0
-        return Plan(cluster.edges.replicas, tuple(names), kept, has_topology)
+        return Plan(edges, tuple(names), kept, has_topology)
 
     # Acting ---------------------------------------------------------------------------------
 
@@ -181,6 +200,22 @@ class Keeper:
             type(action).__name__.lower(),
             extra={"cluster": cluster.name, "kind": key.kind, "object": key.name},
         )
+
+    async def _mark(self, cluster: Cluster, going: Iterable[str]) -> None:
+        """Say which edges go first when there are to be fewer: a hint that the API server takes."""
+        if cluster.is_paused:
+            return
+        body = {"metadata": {"annotations": {DELETION_COST: "-1"}}}
+        for name in going:
+            await self._write(self._api.merge(PODS, cluster.identity.namespace, name, body))
+
+    async def _even_out(self, cluster: Cluster, edges: Sequence[Manifest]) -> None:
+        if self._signing is None:
+            name, key = auth_secret(cluster)
+            secret = await self._api.get(SECRETS, cluster.identity.namespace, name)
+            self._signing = _decoded(secret["data"][key])
+        if moved := await self._scaling.even_out(edges, self._signing):
+            logger.info("edges evened out", extra={"cluster": cluster.name, "moved": moved})
 
     async def _write(self, request: Any) -> Any:
         if not self._leads():
@@ -264,6 +299,16 @@ class Keeper:
             await self._write(self._api.create(EVENTS, identity.namespace, event))
         except ApiFailed as exc:
             logger.info("event not posted", extra={"cluster": cluster.name, "why": str(exc)})
+
+
+def _component(pod: Manifest) -> str:
+    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component"))
+
+
+def _current_edges(cluster: Cluster, observed: Observed) -> int:
+    """How many edges are meant to be there now."""
+    live = observed.objects.get(Key("Deployment", edges_name(cluster)))
+    return cluster.edges.replicas if live is None else int(live["spec"]["replicas"])
 
 
 def _now() -> str:

@@ -33,6 +33,7 @@ CALLS = [
     ("POST", "/api/users/u/messages", {"content": 1}),
     ("POST", "/api/users/u/update", {"a": 1}),
     ("POST", "/api/revocations", {"userId": "nobody"}),
+    ("POST", "/api/edge/shed", {"count": 1}),
     ("DELETE", "/api/users/u/connections", None),
     ("DELETE", "/api/rooms/r/messages/5", None),
     ("DELETE", "/api/rooms/r/messages", None),

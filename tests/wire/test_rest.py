@@ -23,6 +23,7 @@ CALLS = [
     pytest.param("POST", "/api/users/u/update", {"a": 1}, id="user update"),
     pytest.param("DELETE", "/api/users/u/connections", None, id="disconnect"),
     pytest.param("POST", "/api/revocations", {"userId": "nobody"}, id="revoke"),
+    pytest.param("POST", "/api/edge/shed", {"count": 1}, id="shed"),
     pytest.param("GET", "/api/rooms/r/history", None, id="history"),
     pytest.param("GET", "/api/rooms/r/presence", None, id="presence"),
 ]
@@ -136,6 +137,16 @@ async def test_disconnect(server: Server, api: httpx.AsyncClient, user: User) ->
         assert (await api.delete(f"/api/users/{bob}/connections")).is_success
         assert [await phone.wait_closed(), await laptop.wait_closed()] == [4503, 4503]
         await other.join("anywhere")
+
+
+async def test_shed(server: Server, api: httpx.AsyncClient, user: User) -> None:
+    """As many clients as asked for are told to come back, and closed so that they do."""
+    async with signed_in(server.ws_url, make_token(user("bob"))) as bob:
+        response = await api.post("/api/edge/shed", json={"count": 1000})
+        assert response.json()["closed"] >= 1
+        told = await bob.next("reconnect")
+        assert told.args[0]["reason"] == "rebalance"
+        assert await bob.wait_closed() == 4002
 
 
 async def test_presence(server: Server, api: httpx.AsyncClient, room: str, user: User) -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from roomful.archive.base import Erasure
 from roomful.edge.control import Reached
+from roomful.edge.drain import shed
 from roomful.edge.encoding import page_json
 from roomful.edge.envelopes import (
     build_direct,
@@ -107,6 +108,12 @@ class Revocation(Struct, rename="camel", forbid_unknown_fields=True):
     """Seconds since the epoch; by default a day from now."""
 
 
+class Shedding(Struct, forbid_unknown_fields=True):
+    """How many clients to send to other edges."""
+
+    count: Annotated[int, Meta(ge=1, le=100_000)]
+
+
 class DevSignIn(Struct, forbid_unknown_fields=True):
     """A name to sign in with."""
 
@@ -134,6 +141,12 @@ class Done(Struct, rename="camel"):
 
     success: bool
     connections: int
+
+
+class Shed(Struct):
+    """How many clients were sent to other edges."""
+
+    closed: int
 
 
 class DoneEverywhere(Struct, rename="camel"):
@@ -289,6 +302,11 @@ class Api:
         """Close every connection of the user; they do not come back by themselves."""
         return _json(_everywhere(await self._edge.control.disconnect(self._user(request))))
 
+    async def post_shed(self, request: Request) -> Response:
+        """Send some of this edge's clients to other edges; they come back there and resume."""
+        body: Shedding = await self._body(request, Shedding)
+        return _json(Shed(shed(self._edge, body.count)))
+
     async def post_revocation(self, request: Request) -> Response:
         """Refuse tokens from now on, and close those who hold them."""
         body: Revocation = await self._body(request, Revocation)
@@ -436,6 +454,7 @@ def operations(api: Api) -> list[Operation]:
         Operation(
             "DELETE", "/api/users/{user}/connections", api.delete_connections, answer=DoneEverywhere
         ),
+        Operation("POST", "/api/edge/shed", api.post_shed, Shedding, Shed),
         Operation("POST", "/api/revocations", api.post_revocation, Revocation, DoneEverywhere),
         Operation("GET", "/api/ws/stats", api.get_stats, is_open=True),
         Operation("GET", "/api/ws/health", api.get_health, is_open=True),

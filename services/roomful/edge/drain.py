@@ -24,7 +24,7 @@ from roomful.protocol.errors import CloseCode
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge, Passing
 
-__all__ = ["drain"]
+__all__ = ["drain", "shed"]
 
 logger = logging.getLogger("roomful.edge")
 
@@ -56,6 +56,21 @@ async def drain(edge: Edge, *, reason: str = "restart") -> int:
         late.close()
     logger.info("drain ended", extra={"connections": count})
     return count
+
+
+def shed(edge: Edge, count: int) -> int:
+    """
+    Send *count* signed-in clients elsewhere, or as many as there are; gives how many.
+
+    They are told to come back, through the load balancer, and resume. Who goes is drawn by lot:
+    with a fixed order the same ones would move each time.
+    """
+    staying = [one for one in edge.connections if one.record is not None and not one.is_closed]
+    chosen = random.sample(staying, min(count, len(staying)))
+    for connection in chosen:
+        _close(connection, "rebalance", edge.settings.drain_window_s)
+    logger.info("connections shed", extra={"count": len(chosen)})
+    return len(chosen)
 
 
 def _close(connection: Connection, reason: str, window_s: float) -> None:
