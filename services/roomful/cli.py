@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 
 from roomful.archive.command import ArchiveConfig, add_archive
+from roomful.control.command import add_controller_command
 from roomful.edge.app import EdgeServer, build_edge
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.cluster_settings import find_servers
@@ -26,6 +27,8 @@ from roomful.edge.settings import (
     load_unchecked,
     settings_table,
 )
+from roomful.local.command import add_cluster_command
+from roomful.local.topology_command import add_topology_command
 from roomful.protocol.errors import RoomfulError
 from roomful.telemetry.logging import configure_logging
 from roomful.verify.command import add_verify
@@ -44,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
+    add_cluster_command(commands)
+    add_controller_command(commands)
+    add_topology_command(commands)
     _add_token(commands)
     add_archive(commands, _load_archive)
     add_verify(commands)

@@ -34,7 +34,7 @@ from roomful.control.observation import Observation
 from roomful.control.server import OrderRefused, Server
 from roomful.control.shard import Owned, begin_shard, replace_primary, tend_shard
 from roomful.control.succession import suspicion
-from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting
+from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
 from roomful.shard.library import LibraryRefused
 
 __all__ = ["ClusterSpec", "ClusterStatus", "Controller", "Pace"]
@@ -251,7 +251,7 @@ class Controller:
             status = await _guarded(view, self._step(view, record, topology))
             if isinstance(status, ShardRecord):
                 records[view.name] = status
-                status = _describe(view, status)
+                status = describe(view, status)
             statuses[view.name] = status
 
         async with asyncio.TaskGroup() as group:
@@ -280,11 +280,11 @@ class Controller:
             return changed
         early = suspicion(view, record, self.pace.fail_after_s)
         if early is not None:
-            return _describe(view, record, Phase.SUSPECT, early)
+            return describe(view, record, Phase.SUSPECT, early)
         successor = await replace_primary(view, self._servers, record, owned)
         self._has_changed = True
         if successor is None:
-            return _describe(view, record, Phase.FAILING_OVER, "replicas are fenced")
+            return describe(view, record, Phase.FAILING_OVER, "replicas are fenced")
         return successor
 
     async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
@@ -301,7 +301,7 @@ class Controller:
             status = await _guarded(view, begin_shard(view, self._servers, owned))
             if isinstance(status, ShardRecord):
                 records[name] = status
-                status = _describe(view, status, Phase.STARTING)
+                status = describe(view, status, Phase.STARTING)
             statuses[name] = status
 
         async with asyncio.TaskGroup() as group:
@@ -366,29 +366,12 @@ async def _guarded(
         return await step
     except Waiting as exc:
         phase = Phase.STARTING if view.record is None else Phase.FAILING_OVER
-        return _describe(view, view.record, phase, str(exc))
+        return describe(view, view.record, phase, str(exc))
     except (Blocked, LibraryRefused) as exc:
-        return _describe(view, view.record, Phase.BLOCKED, str(exc))
+        return describe(view, view.record, Phase.BLOCKED, str(exc))
     except (ServerUnreachable, OrderRefused) as exc:
         # What comes next depends on what the server is then.
-        return _describe(view, view.record, Phase.SUSPECT, str(exc))
-
-
-def _describe(
-    view: ShardView, record: ShardRecord | None, phase: Phase | None = None, reason: str = ""
-) -> ShardStatus:
-    if record is None:
-        return ShardStatus(view.name, phase or Phase.STARTING, reason)
-    primary = view.seen.get(record.primary)
-    online = tuple(one for one in record.replicas if primary and one in primary.online)
-    if phase is None:
-        missing = view.acks - len(online)
-        phase = Phase.DEGRADED if missing > 0 else Phase.SERVING
-        if missing > 0:
-            reason = f"nothing is acknowledged: {len(online)} of {view.acks} replicas follow"
-    return ShardStatus(
-        view.name, phase, reason, record.primary, record.term, record.replicas, online
-    )
+        return describe(view, view.record, Phase.SUSPECT, str(exc))
 
 
 def _addresses(spec: ClusterSpec) -> Iterable[Address]:

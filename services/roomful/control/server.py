@@ -42,6 +42,7 @@ LEAD_S: Final = 5
 """Seconds of silence after which a controller has lost its lead; it asks every second or so."""
 
 NAME: Final = "roomful-controller"
+READER: Final = "roomful-reader"
 LIST: Final = ("CLIENT", "LIST", "TYPE", "normal")
 INFO: Final = ("INFO", "server", "replication", "persistence", "keyspace")
 SHARD: Final = ("HMGET", "roomful:shard", "name", "term", "seq")
@@ -60,13 +61,21 @@ class Server:
     """
     One server; connects when it is first asked, and again after each loss.
 
+    A reader never leads, and is in nobody's way.
+
     Methods raise ServerUnreachable, and OrderRefused when the server says no.
     """
 
     # Mutable state: the connection, its number there, and what was asked once for the process.
     def __init__(
-        self, address: Address, credentials: Credentials, *, timeout_s: float = 1.0
+        self,
+        address: Address,
+        credentials: Credentials,
+        *,
+        timeout_s: float = 1.0,
+        is_reader: bool = False,
     ) -> None:
+        self._name = READER if is_reader else NAME
         self.address = address
         self._credentials = credentials
         self._timeout_s = timeout_s
@@ -216,7 +225,7 @@ class Server:
             return self._link
         self.is_lead = False
         link = await Link.open(self.address, self._credentials, self._timeout_s)
-        name, number = await link.pipeline([("CLIENT", "SETNAME", NAME), ("CLIENT", "ID")])
+        name, number = await link.pipeline([("CLIENT", "SETNAME", self._name), ("CLIENT", "ID")])
         for reply in (name, number):
             if isinstance(reply, ResponseError):
                 link.close()
@@ -226,12 +235,12 @@ class Server:
 
     async def _settle_lead(self, link: Link, clients: str, *, insists: bool) -> None:
         rivals = list(_rivals(clients, self._number, include_younger=insists))
-        for number, idle_s in list(rivals):
+        for number, idle_s in list(rivals) if self._name == NAME else ():
             if insists or idle_s >= LEAD_S:
                 # An error here means that it has gone by itself.
                 await link.pipeline([("CLIENT", "KILL", "ID", number)])
                 rivals.remove((number, idle_s))
-        self.is_lead = not rivals
+        self.is_lead = not rivals and self._name == NAME
 
 
 class _Typed:

@@ -13,7 +13,7 @@ from roomful.cluster.topology import Address, ShardRecord
 from roomful.control.observation import Observation, Role
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["Blocked", "Phase", "ShardStatus", "ShardView", "Waiting"]
+__all__ = ["Blocked", "Phase", "ShardStatus", "ShardView", "Waiting", "describe"]
 
 
 class Phase(StrEnum):
@@ -86,3 +86,28 @@ class ShardView:
         return [
             address for address, one in self.seen.items() if one.state.name not in (None, self.name)
         ]
+
+
+def describe(
+    view: ShardView, record: ShardRecord | None, phase: Phase | None = None, reason: str = ""
+) -> ShardStatus:
+    """
+    Give how the shard of *view* is by *record*.
+
+    Args:
+        phase: what is known better than the view shows; None: a primary is there or it is not.
+    """
+    if record is None:
+        return ShardStatus(view.name, phase or Phase.STARTING, reason)
+    primary = view.seen.get(record.primary)
+    online = tuple(one for one in record.replicas if primary and one in primary.online)
+    if phase is None and not view.is_alive(record):
+        phase, reason = Phase.SUSPECT, f"{record.primary} is not its primary now"
+    if phase is None:
+        missing = view.acks - len(online)
+        phase = Phase.DEGRADED if missing > 0 else Phase.SERVING
+        if missing > 0:
+            reason = f"nothing is acknowledged: {len(online)} of {view.acks} replicas follow"
+    return ShardStatus(
+        view.name, phase, reason, record.primary, record.term, record.replicas, online
+    )

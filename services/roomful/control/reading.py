@@ -1,0 +1,87 @@
+"""
+What a cluster says of itself, read without ordering anything and without asking for the lead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from redis.exceptions import ResponseError
+
+from roomful.cluster.topology import Address, BadTopology, Topology
+from roomful.control.link import Credentials, ServerUnreachable
+from roomful.control.observation import Observation
+from roomful.control.server import Server
+from roomful.control.view import ShardStatus, ShardView, describe
+
+__all__ = ["Reading", "read_cluster"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A cluster at one moment."""
+
+    topology: Topology | None
+    """The newest that any server keeps; None: none does."""
+    seen: Mapping[Address, Observation] = field(default_factory=dict)
+    unreachable: Mapping[Address, str] = field(default_factory=dict)
+    """Why each of the others could not be read."""
+
+    def shards(self) -> list[ShardStatus]:
+        """Give how each shard is, by name."""
+        if self.topology is None:
+            return []
+        return [
+            describe(
+                ShardView(
+                    name=name,
+                    record=record,
+                    members=(record.primary, *record.replicas),
+                    acks=self.topology.acks,
+                    seen=self.seen,
+                ),
+                record,
+            )
+            for name, record in sorted(self.topology.shards.items())
+        ]
+
+
+async def read_cluster(
+    addresses: Iterable[Address],
+    credentials: Credentials | None = None,
+    *,
+    timeout_s: float = 2.0,
+) -> Reading:
+    """
+    Read the cluster that the servers at *addresses* are of: one of them is enough.
+
+    A server that does not answer is in the result; nothing is raised.
+    """
+    credentials = credentials or Credentials()
+    topology: Topology | None = None
+    seen: dict[Address, Observation] = {}
+    unreachable: dict[Address, str] = {}
+
+    async def ask(address: Address) -> Topology | None:
+        server = Server(address, credentials, timeout_s=timeout_s, is_reader=True)
+        try:
+            seen[address] = await server.observe()
+            return await server.topology() if seen[address].state.generation else None
+        except (ServerUnreachable, BadTopology, ResponseError) as exc:
+            unreachable[address] = getattr(exc, "why", str(exc))
+            return None
+        finally:
+            server.close()
+
+    wanted = set(addresses)
+    while fresh := wanted - seen.keys() - unreachable.keys():
+        for found in await asyncio.gather(*map(ask, fresh)):
+            if found is not None and found.newer_than(topology):
+                topology = found
+        if topology is not None:
+            for record in topology.shards.values():
+                wanted |= {record.primary, *record.replicas}
+    await asyncio.sleep(0)  # transports are closed by the next turn of the loop
+    return Reading(topology, seen, unreachable)

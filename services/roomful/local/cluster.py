@@ -1,0 +1,246 @@
+"""
+Runs a whole cluster on this machine, and ends it in order.
+
+Started: servers (sealed), the controller, and when all shards have a primary, the edges. Stopped:
+edges (each drains its connections), the controller (so that it takes no stop for a failure), then
+each shard's primary before its replicas, which by then have everything.
+
+Each is a process of its own and is started again when it ends; all of them end with this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from roomful.cluster.topology import Address, Topology
+from roomful.control.reading import Reading, read_cluster
+from roomful.control.sealed import ServerOptions, build_server_options, render_config
+from roomful.control.view import Phase
+from roomful.local.layout import HOST, BadCluster, Layout, ServerPlace, is_free
+from roomful.local.plan import EdgePlan, describe_cluster
+from roomful.local.process import Child
+
+__all__ = ["LocalCluster"]
+
+logger = logging.getLogger("roomful.local")
+
+START_S: Final = 60.0
+"""For all shards to get their roles, or for an edge to become ready."""
+
+SERVER_PATIENCE_S: Final = 20.0
+"""A primary waits up to 10 s for its replicas when it is stopped, and writes its file."""
+
+LOOK_S: Final = 1.0
+
+
+class LocalCluster:
+    """A cluster of processes; run() is its life."""
+
+    # Mutable state: the processes, the signals that came, and what was last seen of the shards.
+    def __init__(self, layout: Layout, edges: EdgePlan, program: str) -> None:
+        self._layout = layout
+        self._edges = edges
+        self._program = program
+        self._servers = {place.address: self._server(place) for place in layout.servers()}
+        self._controller = Child("controller", self._controller_command(), self._log("controller"))
+        self._edge_children = {
+            port: self._edge(number, port) for number, port in enumerate(edges.ports, 1)
+        }
+        self._signals = asyncio.Queue[signal.Signals]()
+        self._topology: Topology | None = None
+        self._phases: dict[str, Phase] = {}
+
+    async def run(self) -> None:
+        """
+        Start everything, keep it running until SIGINT or SIGTERM, and stop it.
+
+        Raises:
+            BadCluster: something does not start; everything is stopped by then.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+        try:
+            self._check_ports()
+            self._write_configs()
+            life = asyncio.create_task(self._live())
+            ends = asyncio.create_task(self._signals.get())
+            done, waiting = await asyncio.wait({life, ends}, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            if life in done:
+                life.result()
+        finally:
+            await self._stop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    # Starting -------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        await asyncio.gather(*(server.start() for server in self._servers.values()))
+        await self._controller.start()
+        await self._until_serving()
+        await asyncio.gather(*(edge.start() for edge in self._edge_children.values()))
+        await asyncio.gather(*(self._until_ready(port) for port in self._edges.ports))
+        sys.stderr.write(describe_cluster(self._layout, self._edges, self._topology))
+        sys.stderr.flush()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._check_children()
+            self._tell_changes(await self._read())
+
+    def _check_ports(self) -> None:
+        taken = [str(port) for port in self._edges.ports if not is_free(self._edges.host, port)]
+        if taken:
+            raise BadCluster(
+                f"port {', '.join(taken)} of {self._edges.host} is taken by another program: "
+                "choose the first edge's by --port"
+            )
+        busy = [place for place in self._layout.servers() if not is_free(HOST, place.address.port)]
+        if busy:
+            names = ", ".join(f"{place.address.port} ({place.name})" for place in busy)
+            raise BadCluster(
+                f"another program has ports of this cluster's shards: {names}. A cluster keeps "
+                "its ports: end that program, or begin another cluster by --state-dir"
+            )
+
+    def _server(self, place: ServerPlace) -> Child:
+        config = place.directory / "redis.conf"
+        return Child(place.name, [self._program, str(config)], self._log(place.name))
+
+    def _write_configs(self) -> None:
+        for place in self._layout.servers():
+            directory = place.directory.resolve()
+            directory.mkdir(parents=True, exist_ok=True)
+            options = ServerOptions(place.address, HOST, str(directory))
+            (place.directory / "redis.conf").write_text(
+                render_config(build_server_options(options))
+            )
+
+    def _controller_command(self) -> list[str]:
+        layout = self._layout
+        command = [sys.executable, "-m", "roomful.cli", "controller", "--acks", str(layout.acks)]
+        command += ["--fsynced"] if layout.is_fsynced else []
+        for name, addresses in layout.shards.items():
+            command += ["--shard", f"{name}={','.join(map(str, addresses))}"]
+        return command
+
+    def _edge(self, number: int, port: int) -> Child:
+        addresses = ",".join(f"redis://{place.address}" for place in self._layout.servers())
+        name = self._edges.name(number)
+        command = [sys.executable, "-m", "roomful.cli", "serve", *self._edges.arguments]
+        command += ["--host", self._edges.host, "--port", str(port)]
+        state = self._layout.directory / "edges" / name
+        environment = {"ROOMFUL_SHARDS": addresses, "ROOMFUL_STATE_DIR": str(state)}
+        return Child(name, command, self._log(name), environment)
+
+    def _log(self, name: str) -> Path:
+        return self._layout.logs / f"{name}.log"
+
+    async def _until_serving(self) -> None:
+        reading = Reading(None)
+        try:
+            async with asyncio.timeout(START_S):
+                while not self._is_serving(reading := await self._read()):
+                    self._check_children()
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            reasons = [f"{shard.name}: {shard.phase} {shard.reason}" for shard in reading.shards()]
+            reasons += [f"{address}: {why}" for address, why in reading.unreachable.items()]
+            raise BadCluster(
+                f"the shards did not come up in {START_S:g} s:\n  "
+                + "\n  ".join(reasons or ["no topology"])
+                + f"\nthe controller said:\n{self._controller.last_words()}"
+            ) from None
+        self._tell_changes(reading)
+
+    def _is_serving(self, reading: Reading) -> bool:
+        shards = reading.shards()
+        return len(shards) == len(self._layout.shards) and all(
+            shard.phase is Phase.SERVING for shard in shards
+        )
+
+    async def _until_ready(self, port: int) -> None:
+        child = self._edge_children[port]
+        try:
+            async with asyncio.timeout(START_S):
+                while not await _answers(self._edges.host, port):
+                    self._check_children()
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise BadCluster(
+                f"{child.name} was not ready in {START_S:g} s; it said:\n{child.last_words()}"
+            ) from None
+
+    # Running --------------------------------------------------------------------------------
+
+    async def _read(self) -> Reading:
+        return await read_cluster(self._servers)
+
+    def _check_children(self) -> None:
+        """Raise what keeps a process from being kept running."""
+        for child in (*self._servers.values(), self._controller, *self._edge_children.values()):
+            if child.fault is not None:
+                raise child.fault
+
+    def _tell_changes(self, reading: Reading) -> None:
+        self._topology = reading.topology or self._topology
+        names = {place.address: place.name for place in self._layout.servers()}
+        for shard in reading.shards():
+            if self._phases.get(shard.name) == shard.phase:
+                continue
+            self._phases[shard.name] = shard.phase
+            extra = {"shard": shard.name, "state": shard.phase.value}
+            if shard.primary is not None:
+                extra |= {"primary": names.get(shard.primary, str(shard.primary))}
+            extra |= {"term": str(shard.term)} | ({"why": shard.reason} if shard.reason else {})
+            level = logging.INFO if shard.phase is Phase.SERVING else logging.WARNING
+            logger.log(level, "shard", extra=extra)
+
+    def _is_primary(self, address: Address) -> bool:
+        shards = self._topology.shards.values() if self._topology else ()
+        return any(record.primary == address for record in shards)
+
+    # Stopping -------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        logger.info("stops: a second signal closes connections at once")
+        hurry = asyncio.create_task(self._hurry())
+        patience_s = self._edges.drain_s + 15.0
+        await asyncio.gather(*(edge.stop(patience_s) for edge in self._edge_children.values()))
+        hurry.cancel()
+        await asyncio.wait([hurry])
+        await self._controller.stop(5.0)
+        ordered = sorted(self._servers, key=lambda address: not self._is_primary(address))
+        primaries = [address for address in ordered if self._is_primary(address)]
+        for some in (primaries, ordered[len(primaries) :]):
+            await asyncio.gather(*(self._servers[one].stop(SERVER_PATIENCE_S) for one in some))
+        logger.info("stopped")
+
+    async def _hurry(self) -> None:
+        while True:
+            await self._signals.get()
+            for edge in self._edge_children.values():
+                edge.terminate()
+
+
+async def _answers(host: str, port: int) -> bool:
+    """Whether the edge at *port* says that it is ready."""
+    target = HOST if host == "0.0.0.0" else "::1" if host == "::" else host  # noqa: S104
+    try:
+        async with asyncio.timeout(2.0):
+            reader, writer = await asyncio.open_connection(target, port)
+            try:
+                writer.write(f"GET /readyz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                return (await reader.readline()).startswith(b"HTTP/1.1 200")
+            finally:
+                writer.transport.abort()
+    except OSError:
+        return False

@@ -1,0 +1,123 @@
+"""The command `roomful cluster`: a whole cluster on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from roomful.edge.settings import Settings, load_settings
+from roomful.local.cluster import LocalCluster
+from roomful.local.layout import (
+    DURABILITIES,
+    HOST,
+    BadCluster,
+    Layout,
+    Shape,
+    default_state_directory,
+    hold_directory,
+)
+from roomful.local.plan import EdgePlan
+from roomful.local.programs import find_server_program
+from roomful.telemetry.logging import configure_logging
+
+__all__ = ["add_cluster_command"]
+
+SHARD_PORTS_ABOVE = 10_000
+MAX_EDGES = 64
+
+DESCRIPTION = """\
+Runs a whole cluster on this machine: shard servers (Redis or Valkey) with replicas, the
+controller, and edges on consecutive ports. Each is a process of its own and is started again when
+it ends; a shard whose primary dies gets another one. Ctrl-C stops everything in order, and the same
+command goes on with the same data later. docs/cluster.md says what survives what.
+"""
+
+EPILOG = """\
+examples:
+  roomful cluster --dev                      two edges, two shards, a replica each
+  roomful cluster --dev --edges 3 --shards 3 --replicas 2
+  roomful cluster --edges 0                  shards and controller only
+  roomful topology --state-dir DIR           what is where, and how it is
+
+Settings of the edges come from --config FILE and ROOMFUL_* in the environment, as for
+`roomful serve`; without --dev they need at least ROOMFUL_AUTH_SECRET.
+"""
+
+
+def add_cluster_command(commands: Any) -> None:
+    """Add `cluster` to the command line."""
+    cluster = commands.add_parser(
+        "cluster",
+        help="run edges, shards and the controller on this machine",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = cluster.add_argument
+    add("--edges", type=int, default=2, metavar="N", help="edges to run (default: 2)")
+    add("--shards", type=int, metavar="N", help="shards of a new cluster (default: 2)")
+    add("--replicas", type=int, metavar="N", help="replicas of each shard (default: 1)")
+    add(
+        "--durability",
+        choices=DURABILITIES,
+        help="what an ack means: stored by the primary (memory), by a replica too (replicated; "
+        "default where there are replicas), or on the disk of both (fsynced)",
+    )
+    add("--dev", action="store_true", help="as for `roomful serve`: for a laptop, no secrets")
+    add("--config", type=Path, metavar="FILE", help="settings of the edges, in TOML")
+    add("--host", help="address of the edges (default: all; 127.0.0.1 with --dev)")
+    add("--port", type=int, help="port of the first edge (default: 8080)")
+    add(
+        "--shard-port",
+        type=int,
+        metavar="PORT",
+        help="a new cluster's servers take the free ports from here on (default: --port + 10000); "
+        "they listen on 127.0.0.1 only, and keep their ports",
+    )
+    add(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the cluster is kept (default: .roomful/cluster)",
+    )
+    add(
+        "--redis-server",
+        metavar="PATH",
+        help="the server program: Redis from 7.0 or Valkey from 8.0 on (default: what is here)",
+    )
+    cluster.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if not 0 <= options.edges <= MAX_EDGES:
+        raise BadCluster(f"--edges {options.edges}: 0 to {MAX_EDGES}")
+    program = find_server_program(options.redis_server)
+    settings = _settings(options)
+    directory = options.state_dir or default_state_directory()
+    first_port = options.shard_port or settings.port + SHARD_PORTS_ABOVE
+    arguments = ["--dev"] if options.dev else []
+    arguments += ["--config", str(options.config)] if options.config else []
+    edges = EdgePlan(
+        options.edges, settings.host, settings.port, arguments, settings.drain_window_s
+    )
+    configure_logging(settings.log_level, settings.log_format)
+    with hold_directory(directory):
+        shape = Shape(options.shards, options.replicas, options.durability)
+        layout = Layout.take_up(directory, shape, first_port)
+        asyncio.run(LocalCluster(layout, edges, program).run())
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Read the edges' settings here too, so that what is wrong is said before anything runs."""
+    overrides: dict[str, Any] = {"dev": True} if options.dev else {}
+    if options.host is not None:
+        overrides["host"] = options.host
+    if options.port is not None:
+        overrides["port"] = options.port
+    if not options.edges:
+        return Settings(host=options.host or HOST, port=options.port or 8080)
+    return load_settings(os.environ, file=options.config, overrides=overrides)

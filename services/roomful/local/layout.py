@@ -1,0 +1,247 @@
+"""
+What a cluster on one machine consists of, and where it keeps it: the state directory.
+
+    cluster.json    the shape, and each server's port; written once, and true for ever after
+    servers/s1-0/   a shard server's append-only file and its configuration
+    logs/s1-0.log   what a process wrote
+    lock            held while it runs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import MAX_ACKS, MAX_SHARDS, Address
+from roomful.protocol.errors import RoomfulError
+
+__all__ = [
+    "HOST",
+    "BadCluster",
+    "Layout",
+    "ServerPlace",
+    "Shape",
+    "default_state_directory",
+    "hold_directory",
+    "is_free",
+]
+
+HOST: Final = "127.0.0.1"
+"""Where shard servers listen: they have no password, so nobody else may reach them."""
+
+VERSION: Final = 1
+PORTS: Final = range(1024, 65536)
+
+DURABILITIES: Final = ("memory", "replicated", "fsynced")
+
+
+class BadCluster(RoomfulError):
+    """A cluster that cannot be started as it was asked for; the words say what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What was asked for; None: as it is, or the default of a new one."""
+
+    shards: int | None = None
+    replicas: int | None = None
+    durability: str | None = None
+
+
+class _File(msgspec.Struct, omit_defaults=True):
+    version: int
+    shards: dict[ShardName, list[int]]
+    """The port of each server, by shard."""
+    acks: int
+    is_fsynced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """One shard server: what it is called, where it listens, where its data is."""
+
+    name: str
+    shard: ShardName
+    address: Address
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A cluster of one machine, as its state directory has it."""
+
+    directory: Path
+    shards: dict[ShardName, tuple[Address, ...]]
+    acks: int
+    is_fsynced: bool
+
+    @property
+    def durability(self) -> str:
+        """Give what an ack means, in one word."""
+        return "fsynced" if self.is_fsynced else "replicated" if self.acks else "memory"
+
+    @property
+    def logs(self) -> Path:
+        """Where processes write."""
+        return self.directory / "logs"
+
+    def servers(self) -> Iterator[ServerPlace]:
+        """Give all shard servers."""
+        for shard, addresses in self.shards.items():
+            for number, address in enumerate(addresses):
+                name = f"{shard}-{number}"
+                yield ServerPlace(name, shard, address, self.directory / "servers" / name)
+
+    @classmethod
+    def read(cls, directory: Path) -> Layout | None:
+        """
+        Give the cluster whose state is in *directory*; None: there is none.
+
+        Raises:
+            BadCluster: there is something else.
+        """
+        path = directory / "cluster.json"
+        try:
+            file = msgspec.json.decode(path.read_bytes(), type=_File)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise BadCluster(f"{path} cannot be read: {exc}") from exc
+        if file.version != VERSION:
+            raise BadCluster(f"{path} is of version {file.version}, this program reads {VERSION}")
+        shards = {
+            name: tuple(Address(HOST, port) for port in ports)
+            for name, ports in file.shards.items()
+        }
+        return cls(directory, shards, file.acks, file.is_fsynced)
+
+    @classmethod
+    def take_up(cls, directory: Path, shape: Shape, first_port: int) -> Layout:
+        """
+        Give the cluster in *directory*; a new one of *shape* when it is empty.
+
+        Args:
+            first_port: where a new one's servers listen, each on the next port that is free.
+
+        Raises:
+            BadCluster: the cluster there has another shape, or *shape* is none.
+        """
+        found = cls.read(directory)
+        if found is None:
+            return cls._create(directory, shape, first_port)
+        found._compare(shape)
+        return found
+
+    @classmethod
+    def _create(cls, directory: Path, shape: Shape, first_port: int) -> Layout:
+        shards = 2 if shape.shards is None else shape.shards
+        replicas = 1 if shape.replicas is None else shape.replicas
+        durability = shape.durability or ("replicated" if replicas else "memory")
+        _check(shards, replicas, durability)
+        ports = _free_ports(first_port, shards * (replicas + 1))
+        file = _File(
+            VERSION,
+            {
+                ShardName(f"s{number + 1}"): [next(ports) for _ in range(replicas + 1)]
+                for number in range(shards)
+            },
+            acks=0 if durability == "memory" else 1,
+            is_fsynced=durability == "fsynced",
+        )
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            part = directory / "cluster.json.part"
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+            part.replace(directory / "cluster.json")
+        except OSError as exc:
+            raise BadCluster(f"{directory} cannot be written: {exc.strerror}") from exc
+        created = cls.read(directory)
+        assert created is not None
+        return created
+
+    def _compare(self, shape: Shape) -> None:
+        replicas = len(next(iter(self.shards.values()))) - 1
+        pairs: Sequence[tuple[str, object, object]] = (
+            ("--shards", shape.shards, len(self.shards)),
+            ("--replicas", shape.replicas, replicas),
+            ("--durability", shape.durability, self.durability),
+        )
+        wrong = [
+            f"{option} {there}" for option, asked, there in pairs if asked not in (None, there)
+        ]
+        if wrong:
+            raise BadCluster(
+                f"{self.directory} holds a cluster with {' '.join(wrong)}: start it so (or "
+                "leave that out), or name another --state-dir"
+            )
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens on *port* of *host*."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_ports(first: int, count: int) -> Iterator[int]:
+    found = [port for port in range(first, min(first + 10 * count, 65536)) if is_free(HOST, port)]
+    if len(found) < count:
+        raise BadCluster(f"from port {first} on too few are free: choose others by --shard-port")
+    return iter(found[:count])
+
+
+def _check(shards: int, replicas: int, durability: str) -> None:
+    if not 1 <= shards <= MAX_SHARDS:
+        raise BadCluster(f"--shards {shards}: 1 to {MAX_SHARDS}")
+    if not 0 <= replicas <= MAX_ACKS:
+        raise BadCluster(f"--replicas {replicas}: 0 to {MAX_ACKS}")
+    if durability == "replicated" and not replicas:
+        raise BadCluster("--durability replicated needs --replicas 1 or more")
+
+
+def default_state_directory() -> Path:
+    """Give where a cluster is kept when nobody says where."""
+    return Path(os.environ.get("ROOMFUL_STATE_DIR") or ".roomful") / "cluster"
+
+
+@contextlib.contextmanager
+def hold_directory(directory: Path) -> Iterator[None]:
+    """
+    Keep *directory* for this process, for the length of a `with` block.
+
+    Raises:
+        BadCluster: another process has it, or it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("a+")
+    except OSError as exc:
+        raise BadCluster(f"{directory} cannot be written: {exc.strerror}") from exc
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            pid = lock.read().strip() or "of another user"
+            raise BadCluster(
+                f"the cluster in {directory} is running already (process {pid}): stop it, or "
+                "name another --state-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

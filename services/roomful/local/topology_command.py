@@ -1,0 +1,98 @@
+"""The command `roomful topology`: which shard is where, and how it is."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from roomful.cluster.topology import encode_topology
+from roomful.control.command import parse_address
+from roomful.control.reading import Reading, read_cluster
+from roomful.control.view import Phase
+from roomful.local.layout import BadCluster, Layout, default_state_directory
+
+__all__ = ["add_topology_command", "describe_reading"]
+
+NOT_SERVING: Final = 1
+
+EPILOG = """\
+exit status: 0 every shard serves with all its replicas; 1 some does not; 2 there is no cluster.
+"""
+
+
+def add_topology_command(commands: Any) -> None:
+    """Add `topology` to the command line."""
+    topology = commands.add_parser(
+        "topology",
+        help="show a cluster's shards: where they are, and how",
+        description="Reads a cluster from its shards; changes nothing and needs no controller. One "
+        "server that answers is enough.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    topology.add_argument(
+        "servers", nargs="*", metavar="HOST:PORT", help="servers of the cluster's shards"
+    )
+    topology.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="of a `roomful cluster` on this machine (default: .roomful/cluster)",
+    )
+    topology.add_argument("--json", action="store_true", help="for machines")
+    topology.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.servers and options.state_dir:
+        raise BadCluster("name servers or --state-dir, not both")
+    addresses = [parse_address(text) for text in options.servers]
+    if not addresses:
+        directory = options.state_dir or default_state_directory()
+        layout = Layout.read(directory)
+        if layout is None:
+            raise BadCluster(f"there is no cluster in {directory}: name its servers (HOST:PORT)")
+        addresses = [place.address for place in layout.servers()]
+    reading = asyncio.run(read_cluster(addresses))
+    if reading.topology is None:
+        unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
+        raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
+    sys.stdout.write(_encode(reading) if options.json else describe_reading(reading))
+    is_whole = all(shard.phase is Phase.SERVING for shard in reading.shards())
+    return 0 if is_whole else NOT_SERVING
+
+
+def _encode(reading: Reading) -> str:
+    assert reading.topology is not None
+    document = msgspec.json.decode(encode_topology(reading.topology))
+    document["status"] = {
+        shard.name: {"phase": shard.phase.value, "reason": shard.reason}
+        for shard in reading.shards()
+    }
+    document["unreachable"] = {str(one): why for one, why in reading.unreachable.items()}
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
+def describe_reading(reading: Reading) -> str:
+    """Give the table of shards, one line for each and one for each of its servers."""
+    topology = reading.topology
+    assert topology is not None
+    durability = "fsynced" if topology.is_fsynced else "replicated" if topology.acks else "memory"
+    lines = [f"generation {topology.generation}, durability {durability}, acks {topology.acks}"]
+    for shard in reading.shards():
+        record = topology.shards[shard.name]
+        share = len(topology.buckets_of(shard.name))
+        why = f" ({shard.reason})" if shard.reason else ""
+        lines.append(f"{shard.name}  {shard.phase}{why}  term {record.term}, {share} buckets")
+        for address in (record.primary, *record.replicas):
+            role = "primary" if address == record.primary else "replica"
+            away = f"  unreachable: {reading.unreachable[address]}" * (
+                address in reading.unreachable
+            )
+            lines.append(f"  {role}  {address}{away}")
+    return "\n".join(lines) + "\n"
