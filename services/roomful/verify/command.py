@@ -7,16 +7,18 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import DEV_SECRET, BadSettings
-from roomful.verify.incidents import FaultKind, Nothing
+from roomful.verify.incidents import Breaker, FaultKind, Nothing
 from roomful.verify.load import LoadFailed, LoadPlan
+from roomful.verify.local import MEND_S, LocalBreaker, LocalShape, NoCluster, local_cluster
 from roomful.verify.logs import LogsUnread
-from roomful.verify.report import encode_report
+from roomful.verify.report import Report, encode_report
 from roomful.verify.run import Run, verify
 
 __all__ = ["add_verify"]
@@ -43,7 +45,15 @@ def add_verify(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("urls", nargs="+", metavar="URL", help="an edge, or a load balancer")
+    parser.add_argument("urls", nargs="*", metavar="URL", help="an edge, or a load balancer")
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="start a cluster on this machine, and break that; of --edges, --shards, --replicas",
+    )
+    parser.add_argument("--edges", type=int, default=3, metavar="N", help="(default: 3)")
+    parser.add_argument("--shards", type=int, default=3, metavar="N", help="(default: 3)")
+    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="(default: 1)")
     parser.add_argument("--clients", type=int, default=60, help="connections (default: 60)")
     parser.add_argument("--rooms", type=int, default=40, help="rooms (default: 40)")
     parser.add_argument(
@@ -57,10 +67,11 @@ def add_verify(commands: Any) -> None:
     )
     parser.add_argument(
         "--faults",
-        default="client-cut",
+        default="all",
         metavar="KIND,...",
         help=f"what to break, of {', '.join(kind.value for kind in FaultKind)}; none; or all, "
-        "which is all that can be broken from here (default: client-cut)",
+        "which is all that can be broken from here: clients' connections, and with --local the "
+        "cluster (default: all)",
     )
     parser.add_argument(
         "--fault-every", type=float, default=10.0, metavar="SECONDS", help="(default: 10)"
@@ -81,8 +92,6 @@ def add_verify(commands: Any) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
-    mint = _mint(options)
-    breaker = Nothing()
     plan = LoadPlan(
         clients=options.clients,
         rooms=options.rooms,
@@ -90,30 +99,45 @@ def _verify(options: argparse.Namespace) -> int:
         rate=options.rate,
         prefix=f"verify-{seed}-{time.time_ns() // 1_000_000:x}",
     )
+    _check(options)
+    mint = _mint(options)
     run = Run(
         urls=[url.rstrip("/") for url in options.urls],
         token=lambda user: mint(user, False),
         service_token=mint("verify", True),
         plan=plan,
-        kinds=_kinds(options.faults, breaker.kinds | {FaultKind.CLIENT_CUT}),
         duration_s=options.duration,
         fault_every_s=options.fault_every,
         seed=seed,
         connect_timeout_s=options.connect_timeout,
     )
-    _check(run)
     try:
-        report = uvloop.run(verify(run, breaker, _say))
-    except (LoadFailed, LogsUnread) as exc:
+        report = _verify_local(options, run) if options.local else _run(options, run, Nothing())
+    except (LoadFailed, LogsUnread, NoCluster) as exc:
         print(f"roomful verify: {exc}", file=sys.stderr)
         return NOT_VERIFIED
     print(encode_report(report))
     return 0 if report.ok else BROKEN
 
 
+def _verify_local(options: argparse.Namespace, run: Run) -> Report:
+    shape = LocalShape(options.edges, options.shards, options.replicas)
+    _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
+    # What is sent until the last fault is mended, twice over: rooms are not drawn evenly.
+    entries = int(2 * run.plan.rate * (run.duration_s + MEND_S) / run.plan.rooms) + 1000
+    _say(f"starting {shape.edges} edges and {shape.shards} shards with {shape.replicas} replicas")
+    with local_cluster(shape, entries) as cluster:
+        return _run(options, replace(run, urls=cluster.urls), LocalBreaker(cluster, shape))
+
+
+def _run(options: argparse.Namespace, run: Run, breaker: Breaker) -> Report:
+    kinds = _kinds(options.faults, breaker.kinds | {FaultKind.CLIENT_CUT})
+    return uvloop.run(verify(replace(run, kinds=kinds), breaker, _say))
+
+
 def _mint(options: argparse.Namespace) -> Callable[[str, bool], str]:
     """Give what makes tokens: for a user, or a service."""
-    secret = DEV_SECRET if options.dev else os.environ.get("ROOMFUL_AUTH_SECRET")
+    secret = DEV_SECRET if options.dev or options.local else os.environ.get("ROOMFUL_AUTH_SECRET")
     if secret is None:
         raise BadSettings(
             ["ROOMFUL_AUTH_SECRET is needed, to sign in as a client of the cluster; or --dev"]
@@ -158,26 +182,25 @@ def _kinds(text: str, possible: frozenset[FaultKind]) -> list[FaultKind]:
     return kinds
 
 
-def _check(run: Run) -> None:
-    plan = run.plan
+def _check(options: argparse.Namespace) -> None:
+    names = (
+        *("clients", "rooms", "rooms_per_client", "rate", "duration", "fault_every"),
+        *("connect_timeout", "edges", "shards"),
+    )
     problems = [
-        f"--{name} must be above 0"
-        for name, value in (
-            ("clients", plan.clients),
-            ("rooms", plan.rooms),
-            ("rooms-per-client", plan.rooms_per_client),
-            ("rate", plan.rate),
-            ("duration", run.duration_s),
-            ("fault-every", run.fault_every_s),
-            ("connect-timeout", run.connect_timeout_s),
-        )
-        if not value > 0
+        f"--{name.replace('_', '-')} must be above 0"
+        for name in names
+        if not getattr(options, name) > 0
     ]
     problems += [
         f"{url}: not an http:// or https:// URL"
-        for url in run.urls
+        for url in options.urls
         if not url.startswith(("http://", "https://"))
     ]
+    if bool(options.urls) == options.local:
+        problems.append("name URLs of edges, or --local: one of the two")
+    if options.replicas < 0:
+        problems.append("--replicas must be 0 or more")
     if problems:
         raise BadSettings(problems)
 

@@ -1,0 +1,265 @@
+"""
+A cluster of our own to break: `roomful cluster` on this machine, and every fault that can be done
+to its processes from outside.
+
+A fault is mended when every shard serves with all its replicas attached, every edge is ready and
+the controller runs: what was broken is whole again, by nobody's hand but the cluster's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import httpx
+
+from roomful.control.reading import read_cluster
+from roomful.control.view import Phase
+from roomful.local.layout import HOST, Layout
+from roomful.protocol.errors import RoomfulError
+from roomful.verify.incidents import Fault, FaultKind, Incident
+from roomful.verify.processes import LocalProcess, processes_of
+
+__all__ = ["LocalBreaker", "LocalCluster", "LocalShape", "MEND_S", "NoCluster", "local_cluster"]
+
+START_S: Final = 120.0
+STOP_S: Final = 60.0
+MEND_S: Final = 60.0
+PAUSE_S: Final = 6.0
+"""A primary that stands still for so long is suspected and replaced meanwhile."""
+LOOK_S: Final = 0.1
+
+
+class NoCluster(RoomfulError):
+    """The cluster did not start; the words are its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCluster:
+    """A running `roomful cluster`."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    edge_ports: Sequence[int]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where its edges are."""
+        return [f"http://{HOST}:{port}" for port in self.edge_ports]
+
+    def processes(self, role: str) -> list[LocalProcess]:
+        """Give its processes of *role* that run now."""
+        return [one for one in processes_of(self.process.pid) if one.role == role]
+
+    def log(self) -> str:
+        """Give the end of what it said."""
+        with suppress(OSError):
+            return (self.directory / "cluster.log").read_text(errors="replace")[-4000:]
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalShape:
+    """How many processes to run."""
+
+    edges: int = 3
+    shards: int = 3
+    replicas: int = 1
+
+
+@contextmanager
+def local_cluster(shape: LocalShape, log_entries: int) -> Iterator[LocalCluster]:
+    """
+    Run a cluster in a directory of its own for the length of a `with` block.
+
+    Args:
+        log_entries: what each room keeps, so that the logs can be compared whole.
+
+    Raises:
+        NoCluster: it did not start.
+    """
+    with TemporaryDirectory(prefix="roomful-verify-") as name:
+        directory = Path(name)
+        servers = shape.shards * (shape.replicas + 1)
+        first = _free_range(shape.edges + servers)
+        command = [sys.executable, "-m", "roomful.cli", "cluster", "--dev"]
+        command += ["--edges", str(shape.edges), "--shards", str(shape.shards)]
+        command += ["--replicas", str(shape.replicas), "--state-dir", str(directory / "state")]
+        command += ["--port", str(first), "--shard-port", str(first + shape.edges)]
+        settings = {"ROOMFUL_LOG_MESSAGES_PER_ROOM": str(log_entries)}
+        with (directory / "cluster.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdout=log, stderr=log, env={**os.environ, **settings}
+            )
+        cluster = LocalCluster(process, directory, range(first, first + shape.edges))
+        try:
+            _wait_until_ready(cluster)
+            yield cluster
+        finally:
+            _stop(process)
+
+
+def _free_range(count: int) -> int:
+    """Give the first of *count* consecutive ports that are free now."""
+    for first in range(20_000 + os.getpid() % 1000 * 10, 60_000, max(1, count)):
+        with suppress(OSError):
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind((HOST, port))
+            return first
+    raise NoCluster(f"there are no {count} free ports in a row")
+
+
+def _wait_until_ready(cluster: LocalCluster) -> None:
+    end = time.monotonic() + START_S
+    while not all(map(_is_ready, cluster.urls)):
+        if cluster.process.poll() is not None or time.monotonic() > end:
+            raise NoCluster(f"the cluster did not start:\n{cluster.log()}")
+        time.sleep(LOOK_S)
+
+
+def _is_ready(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/readyz", timeout=2.0).status_code == httpx.codes.OK
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class LocalBreaker:
+    """Breaks a LocalCluster."""
+
+    def __init__(self, cluster: LocalCluster, shape: LocalShape) -> None:
+        layout = Layout.read(cluster.directory / "state")
+        assert layout is not None, "a cluster that runs has written its layout"
+        self._cluster = cluster
+        self._addresses = [place.address for place in layout.servers()]
+        self._shape = shape
+
+    @staticmethod
+    def possible(shape: LocalShape) -> frozenset[FaultKind]:
+        """Give what can be done to a cluster of *shape*: without replicas no primary may die."""
+        kinds = {FaultKind.EDGE_KILL, FaultKind.CONTROLLER_KILL, FaultKind.ROLLING_RESTART}
+        if shape.replicas:
+            kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE}
+        return frozenset(kinds)
+
+    @property
+    def kinds(self) -> frozenset[FaultKind]:
+        """What can be done."""
+        return self.possible(self._shape)
+
+    async def inflict(self, fault: Fault) -> Incident:
+        """Do *fault* and wait until the cluster is whole again."""
+        random, began_at = Random(fault.seed), time.monotonic()  # noqa: S311 - to be repeated
+        do = {
+            FaultKind.EDGE_KILL: self._kill_edge,
+            FaultKind.CONTROLLER_KILL: self._kill_controller,
+            FaultKind.ROLLING_RESTART: self._roll,
+            FaultKind.PRIMARY_KILL: self._kill_primary,
+            FaultKind.PAUSE: self._pause_primary,
+        }[fault.kind]
+        failed: str | None = None
+        try:
+            what = await do(random)
+            failed = await self._until_whole()
+        except (OSError, LookupError) as exc:
+            what, failed = "", f"could not be done: {exc or type(exc).__name__}"
+        return Incident(fault.kind, what, began_at, time.monotonic(), failed)
+
+    # Faults ---------------------------------------------------------------------------------
+
+    async def _kill_edge(self, random: Random) -> str:
+        victim = random.choice(self._cluster.processes("edge"))
+        os.kill(victim.pid, signal.SIGKILL)
+        return f"edge on {victim.port} killed"
+
+    async def _kill_controller(self, random: Random) -> str:
+        victim = random.choice(self._cluster.processes("controller"))
+        os.kill(victim.pid, signal.SIGKILL)
+        return "controller killed"
+
+    async def _roll(self, _random: Random) -> str:
+        edges = self._cluster.processes("edge")
+        for edge in edges:
+            os.kill(edge.pid, signal.SIGTERM)
+            await self._until_another(edge)
+        return f"{len(edges)} edges restarted, one after the other"
+
+    def _is_another(self, before: LocalProcess) -> bool:
+        now = [one for one in self._cluster.processes("edge") if one.port == before.port]
+        return bool(now) and now[0].pid != before.pid and _is_ready(f"http://{HOST}:{before.port}")
+
+    async def _kill_primary(self, random: Random) -> str:
+        shard, victim = await self._primary(random)
+        os.kill(victim.pid, signal.SIGKILL)
+        return f"primary of {shard} on {victim.port} killed"
+
+    async def _pause_primary(self, random: Random) -> str:
+        shard, victim = await self._primary(random)
+        os.kill(victim.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(PAUSE_S)
+        finally:
+            os.kill(victim.pid, signal.SIGCONT)
+        return f"primary of {shard} on {victim.port} stopped for {PAUSE_S:g} s"
+
+    async def _primary(self, random: Random) -> tuple[str, LocalProcess]:
+        reading = await read_cluster(self._addresses)
+        if reading.topology is None:
+            raise LookupError("no server keeps a topology")
+        shard = random.choice(sorted(reading.topology.shards))
+        port = reading.topology.shards[shard].primary.port
+        server = next(one for one in self._cluster.processes("server") if one.port == port)
+        return shard, server
+
+    # Mending --------------------------------------------------------------------------------
+
+    async def _until_whole(self) -> str | None:
+        """Wait until everything is as it should be; gives what is not after MEND_S."""
+        end, why = time.monotonic() + MEND_S, ""
+        while time.monotonic() < end:
+            why = await self._lack()
+            if not why:
+                return None
+            await asyncio.sleep(LOOK_S)
+        return f"not mended after {MEND_S:g} s: {why}"
+
+    async def _lack(self) -> str:
+        if not self._cluster.processes("controller"):
+            return "the controller does not run"
+        reading = await read_cluster(self._addresses)
+        if reading.unreachable:
+            return f"{len(reading.unreachable)} servers cannot be reached"
+        waiting = [status for status in reading.shards() if status.phase is not Phase.SERVING]
+        if waiting or reading.topology is None:
+            return "; ".join(f"{one.name}: {one.phase} {one.reason}" for one in waiting)
+        away = [url for url in self._cluster.urls if not await asyncio.to_thread(_is_ready, url)]
+        return f"{', '.join(away)} not ready" if away else ""
+
+    async def _until_another(self, before: LocalProcess) -> None:
+        """Wait for the process that comes after an edge to be ready."""
+        end = time.monotonic() + MEND_S
+        while not await asyncio.to_thread(self._is_another, before):
+            if time.monotonic() > end:
+                raise LookupError(f"the edge on {before.port} was not back in {MEND_S:g} s")
+            await asyncio.sleep(LOOK_S)
