@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.deadline import DEADLINE_S, within
+from support.deadline import DEADLINE_S, eventually, within
 from support.resuming import PlainReceiver, RetryingSender, running
 from support.server import Server, claim_port, start
 from support.sio import signed_in
@@ -119,3 +119,24 @@ def test_two_processes_never_share_their_messages(server: Killed, tmp_path: Path
     with pytest.raises(AssertionError, match="another process has"):
         start(tmp_path, port=port)
     assert isinstance(server.now, Server)
+
+
+async def test_what_is_too_old_goes(server: Killed, tmp_path: Path) -> None:
+    """By the rules of retention, in the running server."""
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        for number in range(3):
+            await client.say(ROOM, number)
+    assert server.now.stop() == 0
+    (path,) = server.now.state.glob("messages-*.sqlite3")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute('UPDATE message SET timestamp_ms = 5 WHERE "offset" = 1')
+        connection.commit()
+    settings = {"archive_retention": "*=1h"}
+    server.now = await asyncio.to_thread(start, tmp_path, settings=settings, port=server.now.port)
+    with closing(sqlite3.connect(path)) as connection:
+
+        async def is_gone() -> bool:
+            return bool(connection.execute("SELECT count(*) = 2 FROM message").fetchone()[0])
+
+        await eventually(is_gone, "the old message is gone")

@@ -8,6 +8,7 @@ A process holds a lock beside its database, so two never write the same rooms.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import sqlite3
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from roomful.archive.base import ArchiveUnavailable
+from roomful.archive.base import ArchiveUnavailable, Rule
 from roomful.archive.journal import Journal, read_file
 from roomful.archive.sqlite import SqliteArchive
 from roomful.archive.sqlite_rows import COLUMNS, connect, entry_of, insert, without_erased
@@ -112,6 +113,17 @@ class EmbeddedArchive:
         connection.execute("DELETE FROM shard")
         connection.execute("INSERT INTO shard VALUES (?, ?)", (handed.name, handed.offset))
         connection.execute("COMMIT")
+
+    async def keep(self, rules: Sequence[Rule], every_s: float) -> None:
+        """Let go of what is old now and every *every_s* seconds, for ever; to be cancelled."""
+        while True:
+            try:
+                await self.archive.finish_erasures()
+                gone = await self.archive.retain(rules, time.time_ns() // 1_000_000)
+                logger.info("retention done", extra={"messages": gone})
+            except ArchiveUnavailable as exc:
+                logger.warning("retention interrupted", extra={"why": exc.sentence})
+            await asyncio.sleep(every_s)
 
     def close_journal(self) -> None:
         """Give everything its rows; blocks. The shard is closed."""

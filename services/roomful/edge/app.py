@@ -187,13 +187,30 @@ class EdgeServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
-        await super().serve(sockets)
+        async with self._keeping():
+            await super().serve(sockets)
         if self._embedded is not None and self._snapshot is not None and memory is not None:
             self._embedded.close_journal()
             self._snapshot.write(memory)
             self._embedded.close()
         elif self._edge.archive is not None:
             await self._edge.archive.aclose()
+
+    @asynccontextmanager
+    async def _keeping(self) -> AsyncIterator[None]:
+        """Let the embedded archive let go of what is old for the length of the block."""
+        if self._embedded is None:
+            yield
+            return
+        archive = self._edge.settings.archive
+        keeper = asyncio.ensure_future(
+            self._embedded.keep(archive.rules, archive.retention_every_s)
+        )
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.wait([keeper])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain; at the second signal stop at once."""
