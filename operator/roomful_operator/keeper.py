@@ -21,6 +21,7 @@ from typing import Any, Final
 from roomful.cluster.topology import Address
 from roomful.control.controller import ClusterSpec, ClusterStatus, Controller
 from roomful.control.link import Credentials
+from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import (
     CLUSTERS,
     EVENTS,
@@ -35,7 +36,7 @@ from roomful_operator.api import (
 from roomful_operator.manifests.access import build_secrets
 from roomful_operator.manifests.edges import auth_secret, edges_name
 from roomful_operator.manifests.parts import EDGE, SHARD_PORT, Manifest, cluster_labels
-from roomful_operator.manifests.shards import member_names, redis_secret_name
+from roomful_operator.manifests.shards import member_names, redis_secret_name, set_name
 from roomful_operator.reconcile import (
     Action,
     Apply,
@@ -46,6 +47,7 @@ from roomful_operator.reconcile import (
     key_of,
     reconcile,
 )
+from roomful_operator.rolling import HandOver, Replace, next_step, outdated_pods
 from roomful_operator.scaling import DELETION_COST, EdgeScaling
 from roomful_operator.spec import Cluster, parse_cluster
 from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
@@ -133,6 +135,7 @@ class Keeper:
                 for action in reconcile(build_desired(cluster, plan, observed), observed):
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
+                await self._roll(cluster, observed, pods)
                 if is_calm and cluster.edges.autoscaling is not None:
                     await self._even_out(cluster, edges)
         except ApiFailed as exc:
@@ -208,6 +211,32 @@ class Keeper:
         body = {"metadata": {"annotations": {DELETION_COST: "-1"}}}
         for name in going:
             await self._write(self._api.merge(PODS, cluster.identity.namespace, name, body))
+
+    async def _roll(self, cluster: Cluster, observed: Observed, pods: Sequence[Manifest]) -> None:
+        """Replace one pod of one shard whose template has changed."""
+        if self._controller is None:
+            return
+        for name, status in self._controller.status.shards.items():
+            live = observed.objects.get(Key("StatefulSet", set_name(cluster, name)))
+            if live is None:
+                continue
+            members = observed.addresses(member_names(cluster, name))
+            names = {address: member for member, address in members.items()}
+            match next_step(outdated_pods(live, pods), status, names):
+                case Replace(pod, uid):
+                    namespace = cluster.identity.namespace
+                    logger.info("pod replaced", extra={"cluster": cluster.name, "pod": pod})
+                    await self._write(self._api.delete(PODS, namespace, pod, uid=uid))
+                    return
+                case HandOver(pod):
+                    try:
+                        await self._controller.hand_over(name, Address(members[pod], SHARD_PORT))
+                    except RoomfulError as exc:
+                        why = {"cluster": cluster.name, "shard": name, "why": str(exc)}
+                        logger.warning("role not handed over", extra=why)
+                    return
+                case None:
+                    continue
 
     async def _even_out(self, cluster: Cluster, edges: Sequence[Manifest]) -> None:
         if self._signing is None:

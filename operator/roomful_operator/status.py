@@ -19,6 +19,7 @@ from roomful_operator.manifests.edges import edges_name
 from roomful_operator.manifests.parts import EDGE, Manifest, Part
 from roomful_operator.manifests.shards import member_names
 from roomful_operator.reconcile import Key, Observed, Plan
+from roomful_operator.rolling import outdated_pods
 from roomful_operator.spec import Cluster
 
 __all__ = ["Condition", "Facts", "build_status", "flips", "is_alarming", "state_of"]
@@ -179,16 +180,12 @@ def _progress(facts: Facts) -> Condition:
 
 
 def _outdated(facts: Facts) -> str:
-    old = []
-    for key, live in facts.observed.objects.items():
-        if key.kind == "StatefulSet":
-            update = live.get("status", {}).get("updateRevision")
-            old += [
-                pod["metadata"]["name"]
-                for pod in facts.pods
-                if pod["metadata"]["name"].rpartition("-")[0] == key.name
-                and pod["metadata"]["labels"].get("controller-revision-hash") != update
-            ]
+    old = [
+        pod["metadata"]["name"]
+        for key, live in facts.observed.objects.items()
+        if key.kind == "StatefulSet"
+        for pod in outdated_pods(live, facts.pods)
+    ]
     return ", ".join(sorted(old))
 
 

@@ -95,6 +95,7 @@ class ClusterStatus:
 
 
 TAKE_UP_JITTER_S: Final = 0.5
+HAND_OVER_S: Final = 2.0
 
 
 class Controller:
@@ -159,6 +160,21 @@ class Controller:
         self._log_changes(shards)
         self.status = ClusterStatus(True, self.topology, shards, unreachable)
         return self.status
+
+    async def hand_over(self, shard: ShardName, target: Address) -> None:
+        """
+        Begin to hand a shard's role to its replica *target*; passes find out how it ends.
+
+        Nothing is lost either way: the primary pauses writes until the replica has everything, and
+        goes on as before when that takes longer than HAND_OVER_S.
+
+        Raises:
+            ServerUnreachable, OrderRefused: the primary cannot be asked, or says no.
+        """
+        assert self.topology is not None
+        primary = self.topology.shards[shard].primary
+        await self._servers[primary].hand_over(target, HAND_OVER_S)
+        logger.info("hands over", extra={"shard": shard, "target": str(target)})
 
     # Looking --------------------------------------------------------------------------------
 
