@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kube.objects import applied, cluster, found, plan, settled
@@ -24,6 +24,7 @@ from roomful_operator.reconcile import (
 ARCHIVE = {"dsn": {"name": "postgres", "key": "uri"}}
 
 
+@settings(deadline=None)  # a loaded machine is no fault
 @given(
     spec=st.fixed_dictionaries(
         {
