@@ -123,11 +123,20 @@ async def test_publishes_wait_for_an_archive_that_lags(stage: Stage) -> None:
             acked += 1
         assert acked == HELD
         assert (ack["error"]["code"], ack["error"]["retryable"]) == ("ARCHIVE_LAGGING", True)
+        eventually(partial(_says_full, stage.edges[1]), "the other edge's metric")
         stage.archivers.start()
         eventually(lambda: stage.archived() == acked, stage.archivers.log)
         ack = await sender.call("message", fields)
         assert ack["success"], ack
     eventually(partial(_has, stage, acked + 1), stage.archivers.log)
+
+
+def _says_full(edge: Server) -> bool:
+    text = httpx.get(f"{edge.url}/metrics").text
+    return any(
+        line.startswith("roomful_outbox_used_ratio{") and float(line.split()[-1]) >= 1
+        for line in text.splitlines()
+    )
 
 
 def _has(stage: Stage, count: int) -> bool:

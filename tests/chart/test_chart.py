@@ -299,7 +299,8 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(render: Render) -> None
     """Every metric of ours that a rule or a panel names is one that a program of ours has."""
     from roomful_operator.metrics import Statistics
 
-    source = (ROOT / "services/roomful/edge/report.py").read_text()
+    edge = ROOT / "services/roomful/edge"
+    source = "".join((edge / name).read_text() for name in ("report.py", "outboxes.py"))
     known = {f"roomful_{name}" for name in re.findall(r'Sample\(\s*"([a-z_]+)"', source)}
     known |= {metric.name for metric in Statistics().registry.collect()}
     rendered = render(ALL_ON)

@@ -25,6 +25,7 @@ from roomful.edge.history import History
 from roomful.edge.http import HeadTimer
 from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
 from roomful.edge.origins import Origins
+from roomful.edge.outboxes import Outboxes
 from roomful.edge.peers import Peers, new_edge_name
 from roomful.edge.router import Router
 from roomful.edge.settings import Settings
@@ -125,6 +126,9 @@ class Edge:
         self.archive: Archive | None = None
         self.room_class = settings.archive.classes
         self.history = History(self)
+        self.outboxes: Outboxes | None = None
+        if settings.archive.url and isinstance(self.shards, RedisShards):
+            self.outboxes = Outboxes(self.shards, settings.archive)
         self.fanout = Fanout(self.shards)
         self.shards.attach(self.fanout)
         self.router = Router(self)
@@ -150,6 +154,8 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         self.wheel.start()
         self.peers.start()
+        if self.outboxes is not None:
+            self.outboxes.start()
         rate = self.settings.limits.handshakes_per_second
         if rate:
             burst = self.settings.limits.handshake_burst
@@ -160,6 +166,8 @@ class Edge:
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything."""
         self.wheel.stop()
+        if self.outboxes is not None:
+            await self.outboxes.aclose()
         self.forwarder.close()
         await self.peers.aclose()
         await self.control.aclose()

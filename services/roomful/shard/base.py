@@ -184,6 +184,11 @@ class Archived(msgspec.Struct, frozen=True):
     """Everything up to this offset is in the archive, but for *missing* and rooms that are off."""
     missing: int = 0
     """Of best effort rooms not everything up to this offset is: the outbox was full."""
+    entries: int = 0
+    """What waits in the outbox."""
+    bytes: int = 0
+    age_ms: int = 0
+    """Of the oldest that waits."""
 
 
 @dataclass(frozen=True, slots=True)

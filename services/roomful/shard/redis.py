@@ -247,10 +247,10 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
         """
         try:
-            newest, oldest, _, _, _, missing = await self._fcall("outbox", ())
+            newest, oldest, age_ms, entries, size, missing = await self._fcall("outbox", ())
         except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
-        return Archived(oldest - 1 if oldest else newest, missing)
+        return Archived(oldest - 1 if oldest else newest, missing, entries, size, age_ms)
 
     async def logs(self) -> Sequence[RoomId]:
         """
