@@ -111,6 +111,20 @@ class Installation:
         assert found
         return found
 
+    def process(self, pod: str) -> tuple[str, str]:
+        """Give the node of a pod, and the number that its process has there."""
+        found = self.get("pod", pod)
+        container = found["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        node = found["spec"]["nodeName"]
+        for line in self.node(node, "ctr", "--namespace", "k8s.io", "task", "ls").splitlines():
+            if line.startswith(container):
+                return node, line.split()[1]
+        raise AssertionError(f"{pod} has no process on {node}")
+
+    def node(self, node: str, *command: str, timeout_s: float = 60) -> str:
+        """Run a command on a node."""
+        return self.shell.run("docker", "exec", node, *command, timeout_s=timeout_s)
+
     def secret(self) -> str:
         """Give what tokens are signed with."""
         data = self.get("secret", f"{RELEASE}-auth")["data"]["secret"]
@@ -176,13 +190,20 @@ class Load:
 
 @contextmanager
 def installed(directory: Path) -> Iterator[Installation]:
-    """Build the images, make a cluster, install the chart; and remove the cluster at the end."""
+    """
+    Build the images, make a cluster, install the chart; and remove the cluster at the end.
+
+    With ROOMFUL_E2E_KEEP it stays, and ROOMFUL_E2E_CLUSTER=NAME takes one that stayed.
+    """
     shell = Shell()
+    if kept := os.environ.get("ROOMFUL_E2E_CLUSTER"):
+        yield _reused(shell, kept, directory)
+        return
     for target, image in IMAGES.items():
         say(f"building {image}")
         options = ("--network", "host", "--target", target, "--tag", image)
         shell.run("docker", "build", *options, ".", timeout_s=900)
-    name = os.environ.get("ROOMFUL_E2E_CLUSTER", f"roomful-e2e-{os.getpid()}")
+    name = f"roomful-e2e-{os.getpid()}"
     port = _free_port()
     config = directory / "kubeconfig"
     shell = Shell({"KUBECONFIG": str(config)})
@@ -219,9 +240,16 @@ def installed(directory: Path) -> Iterator[Installation]:
         yield one
     finally:
         if "ROOMFUL_E2E_KEEP" in os.environ:
-            say(f"kept: kind cluster {name}, KUBECONFIG={config}, {port}")
+            say(f"kept: kind cluster {name}, its load balancer at port {port}")
         else:
             shell.run("kind", "delete", "cluster", "--name", name, timeout_s=120)
+
+
+def _reused(shell: Shell, name: str, directory: Path) -> Installation:
+    config = directory / "kubeconfig"
+    config.write_text(shell.run("kind", "get", "kubeconfig", "--name", name))
+    bound = shell.run("docker", "port", f"{name}-control-plane", f"{NODE_PORT}/tcp")
+    return Installation(name, int(bound.split(":")[1]), Shell({"KUBECONFIG": str(config)}))
 
 
 def _free_port() -> int:

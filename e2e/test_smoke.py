@@ -13,6 +13,7 @@ import pytest
 import socketio  # type: ignore[import-untyped]  # it has no stubs
 
 from e2e.installation import NAMESPACE, RELEASE, Installation
+from e2e.loaded import assert_kept
 from e2e.shell import ROOT, CommandFailed, Shell, eventually
 
 pytestmark = pytest.mark.smoke
@@ -161,12 +162,6 @@ def test_a_long_name_is_refused(chart: Installation) -> None:
 # Faults under load --------------------------------------------------------------------------
 
 
-def assert_kept(report: dict[str, Any]) -> None:
-    """Nothing acknowledged was lost, nothing came twice or out of order, everyone came back."""
-    assert report["ok"], report
-    assert report["acked"] > 0
-
-
 def test_a_deleted_edge_loses_nothing(chart: Installation, log: Path) -> None:
     """An edge's pod is deleted under load: its clients resume elsewhere."""
     with chart.load(log, seconds=25) as load:
@@ -191,13 +186,12 @@ def test_a_deleted_primary_loses_nothing(chart: Installation, log: Path) -> None
         assert_kept(load.report())
 
 
-# The end ------------------------------------------------------------------------------------
+# Without stickiness -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_sticky", [False])
-async def test_polling_without_stickiness(chart: Installation, is_sticky: bool) -> None:
+async def test_polling_without_stickiness(chart: Installation) -> None:
     """Without the cookie a polling client's requests come to all edges, and it works."""
-    chart.upgrade("--set", f"loadBalancer.stickySessions={str(is_sticky).lower()}")
+    chart.upgrade("--set", "loadBalancer.stickySessions=false")
     try:
         for _ in range(3):
             await exchange(chart, ["polling"])

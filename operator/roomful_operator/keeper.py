@@ -37,6 +37,7 @@ from roomful_operator.manifests.access import build_secrets
 from roomful_operator.manifests.edges import auth_secret, edges_name
 from roomful_operator.manifests.parts import EDGE, SHARD_PORT, Manifest, cluster_labels
 from roomful_operator.manifests.shards import member_names, redis_secret_name, set_name
+from roomful_operator.orders import FAILOVER, read_failover
 from roomful_operator.reconcile import (
     Action,
     Apply,
@@ -135,6 +136,7 @@ class Keeper:
                 for action in reconcile(build_desired(cluster, plan, observed), observed):
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
+                await self._obey(cluster, document, observed)
                 await self._roll(cluster, observed, pods)
                 if is_calm and cluster.edges.autoscaling is not None:
                     await self._even_out(cluster, edges)
@@ -211,6 +213,26 @@ class Keeper:
         body = {"metadata": {"annotations": {DELETION_COST: "-1"}}}
         for name in going:
             await self._write(self._api.merge(PODS, cluster.identity.namespace, name, body))
+
+    async def _obey(
+        self, cluster: Cluster, document: Mapping[str, Any], observed: Observed
+    ) -> None:
+        """Carry out what people ordered by annotation, take it away, and tell how it went."""
+        controller = self._controller
+        if controller is None or FAILOVER not in (document["metadata"].get("annotations") or {}):
+            return
+        pods = [pod for name in controller.status.shards for pod in member_names(cluster, name)]
+        try:
+            order = read_failover(document, controller.status.shards, observed.addresses(pods))
+            if order is not None:
+                await controller.hand_over(order.shard, order.target)
+            said = Condition("Ordered", True, "FailoverOrdered", str(order))
+        except RoomfulError as exc:
+            said = Condition("Ordered", False, "FailoverRefused", str(exc))
+        body = {"metadata": {"annotations": {FAILOVER: None}}}
+        identity = cluster.identity
+        await self._write(self._api.merge(CLUSTERS, identity.namespace, identity.name, body))
+        await self._post_event(cluster, said)
 
     async def _roll(self, cluster: Cluster, observed: Observed, pods: Sequence[Manifest]) -> None:
         """Replace one pod of one shard whose template has changed."""

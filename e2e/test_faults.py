@@ -1,0 +1,186 @@
+"""What the cluster survives without losing an acknowledged message: the rest of the faults."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.installation import NAMESPACE, RELEASE, Installation
+from e2e.loaded import assert_kept
+from e2e.shell import CommandFailed, eventually
+
+pytestmark = pytest.mark.full
+
+
+def test_a_killed_process_loses_nothing(chart: Installation, log: Path) -> None:
+    """An edge's process gets SIGKILL: its container starts again, its clients resume elsewhere."""
+    with chart.load(log, seconds=25) as load:
+        node, process = chart.process(chart.pods("edge")[0])
+        chart.node(node, "kill", "-KILL", process)
+        assert_kept(load.report())
+
+
+def test_a_stopped_primary_loses_nothing(chart: Installation, log: Path) -> None:
+    """A primary gets SIGSTOP, and goes on when another one has its role: it must not write."""
+    old = chart.primary("s1")
+    node, process = chart.process(old)
+    with chart.load(log, seconds=45) as load:
+        chart.node(node, "kill", "-STOP", process)
+        try:
+            eventually(lambda: chart.primary("s1") != old, "another primary", timeout_s=30)
+        finally:
+            chart.node(node, "kill", "-CONT", process)
+        assert_kept(load.report())
+
+
+def test_edges_roll_without_loss(chart: Installation, log: Path) -> None:
+    """Every edge is replaced under load, because a setting changed."""
+    before = set(chart.pods("edge"))
+    level = "warning" if time.time() % 2 else "info"
+    stamp = {"ROOMFUL_LOG_LEVEL": level, "ROOMFUL_LOG_FORMAT": "json"}
+    annotations = {"rolled": str(time.time())}
+    with chart.load(log, seconds=60) as load:
+        edges = {"settings": stamp, "pod": {"annotations": annotations}}
+        chart.patch({"spec": {"edges": edges}})
+        eventually(lambda: not before & set(chart.pods("edge")), "all edges are new", timeout_s=120)
+        assert_kept(load.report())
+
+
+def test_shards_roll_without_loss(chart: Installation, log: Path) -> None:
+    """Every server of every shard is replaced under load, one at a time, primaries last."""
+
+    def uids() -> set[str]:
+        pods = chart.get("pods", labels="app.kubernetes.io/component=shard")
+        return {pod["metadata"]["uid"] for pod in pods}
+
+    before = uids()
+    annotations = {"rolled": str(time.time())}
+    with chart.load(log, seconds=150, rate=20) as load:
+        chart.patch({"spec": {"shards": {"pod": {"annotations": annotations}}}})
+        eventually(lambda: not before & uids(), "all servers are new", timeout_s=300)
+        assert_kept(load.report())
+
+
+def test_a_primary_dies_while_no_operator_runs(chart: Installation, log: Path) -> None:
+    """Nothing is acknowledged until an operator is back; then all goes on, and nothing is lost."""
+    old = chart.primary("s1")
+    operator = f"deployment/{RELEASE}-operator"
+    with chart.load(log, seconds=60) as load:
+        chart.kubectl("scale", operator, "--replicas=0")
+        try:
+            eventually(
+                lambda: not chart.get("pods", labels="app.kubernetes.io/name=roomful-operator"),
+                "no operator runs",
+            )
+            chart.kubectl("delete", "pod", old, "--grace-period=0", "--force")
+            time.sleep(10)
+        finally:
+            chart.kubectl("scale", operator, "--replicas=2")
+        assert_kept(load.report())
+    chart.settle()
+
+
+def test_the_next_operator_takes_over(chart: Installation) -> None:
+    """The leader is killed without a word: another one acts within 20 seconds."""
+    lease = chart.get("lease", f"{RELEASE}-operator")
+    leader = lease["spec"]["holderIdentity"]
+    node, process = chart.process(leader)
+    chart.node(node, "kill", "-KILL", process)
+    chart.kubectl("delete", "pod", leader, "--grace-period=0", "--force")
+    chart.kubectl("delete", "pdb", f"{RELEASE}-edge")
+    eventually(lambda: chart.get("pdb", f"{RELEASE}-edge"), "the budget is back", timeout_s=20)
+
+
+def test_the_api_server_is_away_for_a_minute(chart: Installation, log: Path) -> None:
+    """Edges and shards need it for nothing: the load does not notice."""
+    node = f"{chart.name}-control-plane"
+    manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+    with chart.load(log, seconds=80) as load:
+        chart.node(node, "mv", manifest, "/kube-apiserver.yaml")
+        try:
+            time.sleep(60)
+        finally:
+            chart.node(node, "mv", "/kube-apiserver.yaml", manifest)
+        assert_kept(load.report())
+    eventually(lambda: chart.status()["state"] == "Ready", "it is Ready", timeout_s=180)
+
+
+def test_a_node_is_restarted(chart: Installation, log: Path) -> None:
+    """A node with servers and edges goes and comes back; its servers' data is still there."""
+    with chart.load(log, seconds=100) as load:
+        chart.shell.run("docker", "restart", f"{chart.name}-worker2")
+        assert_kept(load.report())
+
+
+def test_a_node_is_cut_off(chart: Installation, log: Path) -> None:
+    """A node loses its network for 30 seconds: what it held is served elsewhere, and not twice."""
+    node = f"{chart.name}-worker2"
+    with chart.load(log, seconds=100) as load:
+        chart.shell.run("docker", "network", "disconnect", "kind", node)
+        try:
+            time.sleep(30)
+        finally:
+            chart.shell.run("docker", "network", "connect", "kind", node)
+        assert_kept(load.report())
+
+
+def balance(chart: Installation) -> list[float]:
+    """Give the connections of each edge, as it says itself."""
+    counts = []
+    for pod in chart.pods("edge"):
+        script = (
+            "import urllib.request as u;"
+            "print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
+        )
+        text = chart.kubectl("exec", pod, "--", "python", "-c", script)
+        line = next(one for one in text.splitlines() if one.startswith("roomful_connections "))
+        counts.append(float(line.split()[1]))
+    return counts
+
+
+def test_edges_follow_the_load(chart: Installation, log: Path) -> None:
+    """Two edges become four, share the connections evenly, become two again; nothing is lost."""
+    scaling: dict[str, Any] = {
+        "minReplicas": 2,
+        "maxReplicas": 4,
+        "connectionsPerEdge": 12,
+        "scaleDownWindowSeconds": 60,
+    }
+    try:
+        with chart.load(log, seconds=240, clients=40, rate=20) as load:
+            chart.patch({"spec": {"edges": {"autoscaling": scaling}}})
+            eventually(lambda: len(chart.pods("edge")) == 4, "four edges", timeout_s=90)
+
+            def is_even() -> bool:
+                counts = balance(chart)
+                return len(counts) == 4 and max(counts) <= 1.25 * sum(counts) / 4
+
+            eventually(is_even, "connections are even", timeout_s=240, every_s=5)
+            assert_kept(load.report())
+        eventually(lambda: len(chart.pods("edge")) == 2, "two edges", timeout_s=300)
+    finally:
+        chart.patch({"spec": {"edges": {"autoscaling": None}}})
+
+
+def test_a_namespace_goes_without_an_operator(chart: Installation) -> None:
+    """A second release in a namespace of its own; its operator goes first, and nothing hangs."""
+    namespace = f"{NAMESPACE}-leaving"
+    kubectl = ("kubectl", "--namespace", namespace)
+    values = "charts/roomful/ci/kind-values.yaml"
+    small = "cluster.shards.count=1,cluster.shards.replicas=0,cluster.shards.acks=0"
+    chart.shell.run(
+        *("helm", "install", "other", "charts/roomful", "--namespace", namespace),
+        *("--create-namespace", "--skip-crds", "--values", values),
+        *("--set", f"{small},loadBalancer.enabled=false,cluster.edges.replicas=1"),
+    )
+    condition = ("--for=condition=Ready", "--timeout=150s")
+    chart.shell.run(*kubectl, "wait", "roomful/other", *condition, timeout_s=180)
+    chart.shell.run(*kubectl, "delete", "deployment", "other-operator")
+    started = time.monotonic()
+    chart.shell.run("kubectl", "delete", "namespace", namespace, timeout_s=90)
+    assert time.monotonic() - started < 60
+    with pytest.raises(CommandFailed, match="NotFound"):
+        chart.shell.run("kubectl", "get", "namespace", namespace)

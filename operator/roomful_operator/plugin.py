@@ -1,0 +1,100 @@
+"""
+`kubectl roomful`: what people ask of a cluster by hand, with their own rights.
+
+An order to the shards goes through the operator, as an annotation that it takes away when it has
+acted: there is one who orders, and the cluster's events say what was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from roomful.protocol.errors import RoomfulError
+from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration
+from roomful_operator.orders import FAILOVER
+
+__all__ = ["main", "render_status"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        asyncio.run(_run(options))
+    except RoomfulError as exc:
+        print(f"kubectl roomful: {exc}", file=sys.stderr)  # noqa: T201 - a command
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kubectl roomful", description="Looks at and orders Roomful clusters on Kubernetes."
+    )
+    parser.add_argument("-n", "--namespace", default="default")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="how a cluster is, and why")
+    status.add_argument("name")
+    failover = commands.add_parser(
+        "failover", help="hand a shard's role to a replica, without losing anything"
+    )
+    failover.add_argument("name")
+    failover.add_argument("shard")
+    failover.add_argument("--to", metavar="POD", help="which replica (default: any)")
+    drain = commands.add_parser(
+        "drain-edge", help="evict an edge's pod: its clients move in waves, another one starts"
+    )
+    drain.add_argument("pod")
+    return parser
+
+
+async def _run(options: argparse.Namespace) -> None:
+    api = KubernetesApi(await read_configuration())
+    try:
+        match options.command:
+            case "status":
+                found = await api.get(CLUSTERS, options.namespace, options.name)
+                print(render_status(found))  # noqa: T201 - a command
+            case "failover":
+                order = options.shard + (f"={options.to}" if options.to else "")
+                body = {"metadata": {"annotations": {FAILOVER: order}}}
+                await api.merge(CLUSTERS, options.namespace, options.name, body)
+                print("ordered; kubectl roomful status shows the new primary")  # noqa: T201
+            case _:
+                await api.evict(options.namespace, options.pod)
+                print(f"{options.pod} drains")  # noqa: T201 - a command
+    finally:
+        await api.aclose()
+
+
+def render_status(document: Mapping[str, Any]) -> str:
+    """Give what people want to know of a RoomfulCluster, as text."""
+    status = document.get("status")
+    name = document["metadata"]["name"]
+    if not status:
+        return f"{name}: no operator has looked at it yet"
+    edges = status["edges"]
+    lines = [
+        f"{name}: {status['state']}",
+        f"edges: {edges['ready']} of {edges['desired']} ready, {edges['connections']} connections",
+    ]
+    for shard in status.get("shards", ()):
+        line = (
+            f"shard {shard['name']}: {shard['phase']}, primary {shard['primary'] or '-'}"
+            f" (term {shard['term']}), {shard['online']} of {shard['replicas']} replicas,"
+            f" {shard['buckets']} buckets"
+        )
+        lines.append(f"{line}: {shard['reason']}" if shard["reason"] else line)
+    for one in status.get("conditions", ()):
+        mark = "yes" if one["status"] == "True" else "no"
+        line = f"{one['type']}: {mark}, {one['reason']}"
+        lines.append(f"{line}: {one['message']}" if one["message"] else line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
