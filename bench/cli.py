@@ -17,7 +17,7 @@ from bench.machine import describe_machine
 from bench.match import Run, RunFailed, Settings, play
 from bench.plan import LOADS, Load
 from bench.report import Context, build_document, build_table
-from bench.rivals import RIVALS, ROOMFUL, Rival
+from bench.rivals import OWN, RIVALS, Rival, rivals_of
 from bench.server import ServerFailed
 from bench.standing import build_rows
 
@@ -49,9 +49,10 @@ def main() -> int:
     runs: list[Run] = []
     status = 0
     try:
-        for rival in (ROOMFUL, *rivals):
-            rival.prepare()
-        for run in play(loads, [ROOMFUL, *rivals], settings):
+        for is_shared in {load.is_shared for load in loads}:
+            for rival in (OWN[is_shared], *rivals_of(rivals, is_shared=is_shared)):
+                rival.prepare()
+        for run in play(loads, rivals, settings):
             runs.append(run)
             _print_run(run)
     except (FileNotFoundError, RunFailed, ServerFailed) as error:
@@ -82,7 +83,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
         description="Compare Roomful with other servers: one core each, the same events, one run.",
-        epilog="loads: " + "; ".join(f"{load.key}: {load.title}" for load in LOADS.values()),
+        epilog="loads: "
+        + "; ".join(
+            f"{load.key}: {load.title}" + ", rooms shared through Redis" * load.is_shared
+            for load in LOADS.values()
+        ),
     )
     parser.add_argument(
         "--only",
@@ -94,9 +99,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--vs",
         type=_parse_rivals,
-        default=[RIVALS["socketio"]],
+        default=list(RIVALS.values()),
         metavar="RIVALS",
-        help=f"servers to compare with, of: {', '.join(RIVALS)} (default: socketio)",
+        help=f"servers to compare with, of: {', '.join(RIVALS)} (default: all)",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {_FULL.rounds}")
     parser.add_argument(
@@ -148,9 +153,9 @@ def _print_run(run: Run) -> None:
     numbers = ", ".join(f"{key} {value:,.2f}" for key, value in run.result.metrics.items())
     shares = run.result.shares
     print(
-        f"{run.load} round {run.round} {run.rival:<10} {numbers}  "
+        f"{run.load} round {run.round} {run.rival:<15} {numbers}  "
         f"(server {shares.server_cpu:.0%}, load {shares.load_busy:.0%}, "
-        f"others {shares.others_cpu:.0%})",
+        f"store {shares.store_cpu:.0%}, others {shares.others_cpu:.0%})",
         flush=True,
     )
 

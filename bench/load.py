@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--group", type=int, required=True, help="process group of the server")
+    parser.add_argument("--store", type=int, default=0, help="process that runs what it keeps")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="S")
     parser.add_argument("--duration", type=float, default=5.0, metavar="S")
     parser.add_argument("--quick", action="store_true", help="fewer connections in e and f")
@@ -74,7 +75,7 @@ def main() -> int:
     try:
         result = run_load(
             load.shortened() if arguments.quick else load,
-            Target(arguments.host, arguments.port, arguments.group),
+            Target(arguments.host, arguments.port, arguments.group, arguments.store),
             os.environ["AUTH_SECRET"],
             warmup_s=arguments.warmup,
             duration_s=arguments.duration,

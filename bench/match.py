@@ -16,7 +16,7 @@ from bench.meter import CORES, NOISE_SHARE, Result, Shares
 from bench.peer import Target
 from bench.plan import LOAD_CORE, Load
 from bench.procfs import read_busy_s
-from bench.rivals import Rival
+from bench.rivals import OWN, Rival, rivals_of
 from bench.server import serve
 
 __all__ = ["Run", "RunFailed", "Settings", "play"]
@@ -60,8 +60,9 @@ def play(loads: Sequence[Load], rivals: Sequence[Rival], settings: Settings) -> 
     """Play *settings.rounds* rounds A B A B … of each load, and give each run when it is done."""
     secret = secrets.token_urlsafe(48)
     for load in loads:
+        players = [OWN[load.is_shared], *rivals_of(rivals, is_shared=load.is_shared)]
         for number in range(1, settings.rounds + 1):
-            for rival in rivals:
+            for rival in players:
                 result = _run_patiently(load, rival, secret, settings)
                 yield Run(load.key, rival.key, number, result)
 
@@ -91,6 +92,7 @@ def _wait_for_quiet() -> None:
 def _run_load(load: Load, target: Target, secret: str, settings: Settings) -> Result:
     command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "bench.load", load.key]
     command += ["--host", target.host, "--port", str(target.port), "--group", str(target.group)]
+    command += ["--store", str(target.store)]
     command += ["--warmup", str(settings.warmup_s), "--duration", str(settings.duration_s)]
     if settings.is_quick:
         command.append("--quick")

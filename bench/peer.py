@@ -30,11 +30,16 @@ _SOURCES = tuple(f"127.0.0.{last}" for last in range(2, 10))
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server under load: where it listens, and the process group that it runs in."""
+    """
+    The server under load: where it listens, and the process group that it runs in.
+
+    `store` is the process that runs what it keeps its rooms in, the leader of a group; 0: none.
+    """
 
     host: str
     port: int
     group: int
+    store: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is measured: the six loads, their shapes, their units and the targets."""
+"""What is measured: the loads, their shapes, their units and the targets."""
 
 from __future__ import annotations
 
@@ -89,12 +89,17 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load: the *metrics* that its runs give, the headline first."""
+    """
+    One load: the *metrics* that its runs give, the headline first.
+
+    With *is_shared* it is put on servers that share their rooms with others, through Redis.
+    """
 
     key: str
     title: str
     shape: Shape
     metrics: tuple[Metric, ...]
+    is_shared: bool = False
 
     def shortened(self) -> Load:
         """Give the same load with fewer connections, for a look during work."""
@@ -105,6 +110,11 @@ class Load:
                 return replace(self, shape=replace(shape, peers=2_000, with_heartbeat=False))
             case ClosedLoop() | OpenLoop():
                 return self
+
+    def shared(self, key: str, least_ratio: float) -> Load:
+        """Give the same load, as *key*, for servers that share rooms, with another target."""
+        headline = replace(self.metrics[0], least_ratio=least_ratio)
+        return replace(self, key=key, metrics=(headline, *self.metrics[1:]), is_shared=True)
 
 
 _DELIVERIES = Metric("deliveries_per_s", "deliveries", "1/s")
@@ -153,4 +163,13 @@ _ALL = (
     ),
 )
 
-LOADS = {load.key: load for load in _ALL}
+_A, _B, _C, _D, *_ = _ALL
+
+_SHARED = (
+    _A.shared("ra", 4.0),
+    _B.shared("rb", 2.0),
+    _C.shared("rc", 2.5),
+    _D.shared("rd", 1.0),
+)
+
+LOADS = {load.key: load for load in (*_ALL, *_SHARED)}

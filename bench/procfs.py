@@ -6,12 +6,12 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ["read_busy_s", "read_cpu_s", "read_rss_bytes"]
+__all__ = ["read_busy_s", "read_children_s", "read_cpu_s", "read_rss_bytes"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Fields after "pid (comm)" in /proc/<pid>/stat, counted from 0: proc(5).
-_GROUP, _USER_TICKS, _SYSTEM_TICKS = 2, 11, 12
+_PARENT, _GROUP, _USER_TICKS, _SYSTEM_TICKS = 1, 2, 11, 12
 _RSS_PAGES = 21
 # Columns of a core's line in /proc/stat after its name: proc(5). Time in interrupts is left out:
 # for loopback it is the work of the process that sends, and in no process's time.
@@ -21,6 +21,16 @@ _BUSY_COLUMNS = {"user": 0, "nice": 1, "system": 2, "steal": 7}
 def read_cpu_s(group: int) -> float:
     """Read the CPU seconds, user and system, that the live processes of the group have used."""
     ticks = sum(int(f[_USER_TICKS]) + int(f[_SYSTEM_TICKS]) for f in _read_stats(group))
+    return ticks / _TICKS_PER_S
+
+
+def read_children_s(parent: int) -> float:
+    """Read the CPU seconds of the processes that *parent* started in groups of their own."""
+    ticks = sum(
+        int(f[_USER_TICKS]) + int(f[_SYSTEM_TICKS])
+        for f in _read_all_stats()
+        if int(f[_PARENT]) == parent and int(f[_GROUP]) != parent
+    )
     return ticks / _TICKS_PER_S
 
 
@@ -41,6 +51,10 @@ def read_rss_bytes(group: int) -> int:
 
 
 def _read_stats(group: int) -> Iterator[list[str]]:
+    return (fields for fields in _read_all_stats() if int(fields[_GROUP]) == group)
+
+
+def _read_all_stats() -> Iterator[list[str]]:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
@@ -48,6 +62,4 @@ def _read_stats(group: int) -> Iterator[list[str]]:
             text = (process / "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended meanwhile
-        fields = text.rpartition(")")[2].split()
-        if int(fields[_GROUP]) == group:
-            yield fields
+        yield text.rpartition(")")[2].split()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from bench.meter import NOISE_SHARE
 from bench.plan import Metric
-from bench.rivals import ROOMFUL, Rival
+from bench.rivals import OWN, Rival, Store, rivals_of
 from bench.standing import LOAD_BOUND_SHARE, Figure, Row
 
 __all__ = ["Context", "build_document", "build_table"]
@@ -38,8 +38,25 @@ class Context:
 
 
 def build_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
-    """Build the table of results in Markdown: per metric both sides' median and spread."""
-    head = ["load", "number", ROOMFUL.title]
+    """Build the tables of results in Markdown: per metric all sides' median and spread."""
+    return "\n\n".join(_each_kind(rows, rivals, _build_table))
+
+
+def _each_kind(
+    rows: Sequence[Row],
+    rivals: Sequence[Rival],
+    build: Callable[[Sequence[Row], Rival, Sequence[Rival]], str],
+) -> list[str]:
+    """Build one table for servers that keep rooms for themselves, and one for those that share."""
+    return [
+        build(those, OWN[is_shared], rivals_of(rivals, is_shared=is_shared))
+        for is_shared in (False, True)
+        if (those := [row for row in rows if row.load.is_shared == is_shared])
+    ]
+
+
+def _build_table(rows: Sequence[Row], own: Rival, rivals: Sequence[Rival]) -> str:
+    head = ["load", "number", own.title]
     for rival in rivals:
         head += [rival.title, "times better", "target", "met"]
     lines = [_join(head), _join(["---"] * len(head))]
@@ -63,18 +80,25 @@ def build_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
 
 
 def build_shares_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
-    """Build the table of what each side used of its core, and of rates per second of CPU time."""
-    servers = [ROOMFUL, *rivals]
+    """Build the tables of what each side used of its core, and of rates per second of CPU time."""
+    return "\n\n".join(_each_kind(rows, rivals, _build_shares_table))
+
+
+def _build_shares_table(rows: Sequence[Row], own: Rival, rivals: Sequence[Rival]) -> str:
+    servers = [own, *rivals]
     head = ["load"]
     for server in servers:
-        head += [f"{server.title}: server", "load", "others", "per CPU-second"]
+        stores = ["store"] if server.store else []
+        head += [f"{server.title}: server", "load", *stores, "others", "per CPU-second"]
     lines = [_join(head), _join(["---"] * len(head))]
     for row in rows:
         if row.metric is not row.load.metrics[0]:
             continue
         cells = [row.load.key]
         for figure in (row.own, *(row.others[rival.key] for rival in rivals)):
-            shares = (figure.server_cpu, figure.load_busy, figure.others_cpu)
+            shares = [figure.server_cpu, figure.load_busy]
+            shares += [figure.store_cpu] * row.load.is_shared
+            shares.append(figure.others_cpu)
             cells += [f"{share:.0%}" for share in shares]
             cells.append("" if row.metric.is_cost else _write(figure.per_cpu_s))
         lines.append(_join(cells))
@@ -84,7 +108,8 @@ def build_shares_table(rows: Sequence[Row], rivals: Sequence[Rival]) -> str:
 def build_document(rows: Sequence[Row], rivals: Sequence[Rival], context: Context) -> str:
     """Build the page of the documentation from its template, the rows and their context."""
     loads = {row.load.key: row.load for row in rows}
-    servers = [ROOMFUL, *rivals]
+    servers = [*OWN.values(), *rivals]
+    stores: dict[int, Store] = {id(one.store): one.store for one in servers if one.store}
     versions = (
         f"| {server.title} | " + ", ".join(f"{k} {v}" for k, v in server.versions().items()) + " |"
         for server in servers
@@ -97,6 +122,7 @@ def build_document(rows: Sequence[Row], rivals: Sequence[Rival], context: Contex
         duration=f"{context.duration_s:g}",
         machine="\n".join(f"| {key} | {value} |" for key, value in context.machine.items()),
         versions="\n".join(versions),
+        redis=next((store.versions()["Redis"] for store in stores.values()), ""),
         results=build_table(rows, rivals),
         shares=build_shares_table(rows, rivals),
         loads="\n".join(f"| {load.key} | {load.title} |" for load in loads.values()),

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.peer import Target
-from bench.plan import SERVER_CORE
+from bench.plan import LOAD_CORE, SERVER_CORE
 from bench.rivals import Rival
 
 __all__ = ["ServerFailed", "serve"]
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
-_STOP_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.02
 
 
@@ -30,37 +30,56 @@ class ServerFailed(Exception):
 
 @contextlib.contextmanager
 def serve(rival: Rival, secret: str) -> Iterator[Target]:
-    """Run *rival* on the server's core for the time of the context."""
-    with tempfile.TemporaryDirectory(prefix="roomful-bench-") as name:
+    """
+    Run *rival* on the server's core for the time of the context, and its store on the load's.
+
+    Raises:
+        ServerFailed: one of them did not start.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="roomful-bench-") as name,
+        contextlib.ExitStack() as running,
+    ):
         directory = Path(name)
-        port = _find_free_port()
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for command in rival.commands(port):
-                group = processes[0].pid if processes else 0
-                environment = os.environ | rival.environment(secret)
-                processes.append(_start(command, environment, directory, group))
-            _wait_until_listening(processes[-1], port, directory)
-            yield Target(_HOST, port, processes[0].pid)
-        finally:
-            _stop(processes)
+        addresses: list[str] = []
+        store = 0
+        if rival.store is not None:
+            first = _find_free_ports(rival.store.ports)
+            addresses = rival.store.addresses(first)
+            for command in rival.store.commands(directory, first):
+                process = running.enter_context(_running(command, LOAD_CORE, {}, directory, store))
+                store = store or process.pid
+            for number in range(rival.store.ports):
+                _wait_until_listening(process, first + number, directory)
+        port = _find_free_ports(1)
+        environment = rival.environment(secret, addresses)
+        server = running.enter_context(
+            _running(rival.command(port), SERVER_CORE, environment, directory, 0)
+        )
+        _wait_until_listening(server, port, directory)
+        yield Target(_HOST, port, server.pid, store)
 
 
-def _start(
-    command: list[str], environment: dict[str, str], directory: Path, group: int
-) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _running(
+    command: list[str], core: int, environment: dict[str, str], directory: Path, group: int
+) -> Iterator[subprocess.Popen[bytes]]:
     # In a group of its own Ctrl-C does not reach it; with the signal it never outlives the harness.
-    pinned = ["taskset", "-c", str(SERVER_CORE), "setpriv", "--pdeathsig", "KILL", *command]
+    pinned = ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "KILL", *command]
     with (directory / "output.log").open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             pinned,
-            env=environment,
+            env=os.environ | environment,
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             process_group=group,
         )
+    try:
+        yield process
+    finally:
+        _stop(process)
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
@@ -74,20 +93,23 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, directory
     )
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in reversed(processes):
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+def _find_free_ports(count: int) -> int:
+    """Give the first of *count* ports in a row that nobody has."""
+    while True:
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            first = 0
+            for number in range(count):
+                probe = probes.enter_context(socket.socket())
+                probe.bind((_HOST, first + number if number else 0))
+                first = first or probe.getsockname()[1]
+            return first

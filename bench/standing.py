@@ -9,7 +9,7 @@ from statistics import median
 from bench.match import Run
 from bench.meter import NOISE_SHARE
 from bench.plan import Load, Metric
-from bench.rivals import ROOMFUL, Rival
+from bench.rivals import OWN, Rival, rivals_of
 
 __all__ = ["LOAD_BOUND_SHARE", "Figure", "Row", "build_rows"]
 
@@ -32,6 +32,7 @@ class Figure:
     load_busy: float
     server_cpu: float
     others_cpu: float
+    store_cpu: float
     per_cpu_s: float
 
 
@@ -43,6 +44,7 @@ class Row:
     metric: Metric
     own: Figure
     others: dict[str, Figure]
+    """Of those rivals that the load was put on."""
 
     def ratio(self, rival: str) -> float:
         """How many times better Roomful is than *rival*; below 1 it is worse."""
@@ -72,9 +74,10 @@ def build_rows(loads: Sequence[Load], rivals: Sequence[Rival], runs: Sequence[Ru
     """Build one row per metric, for the loads that all servers have runs of."""
     rows = []
     for load in loads:
+        against = rivals_of(rivals, is_shared=load.is_shared)
         for metric in load.metrics:
-            own = _summarise(load, metric, ROOMFUL, runs)
-            others = {rival.key: _summarise(load, metric, rival, runs) for rival in rivals}
+            own = _summarise(load, metric, OWN[load.is_shared], runs)
+            others = {rival.key: _summarise(load, metric, rival, runs) for rival in against}
             if own and all(others.values()):
                 found = {key: figure for key, figure in others.items() if figure}
                 rows.append(Row(load, metric, own, found))
@@ -93,6 +96,7 @@ def _summarise(load: Load, metric: Metric, rival: Rival, runs: Sequence[Run]) ->
         median(result.shares.load_busy for result in results),
         median(result.shares.server_cpu for result in results),
         median(result.shares.others_cpu for result in results),
+        median(result.shares.store_cpu for result in results),
         median(
             result.metrics[metric.key] / max(result.shares.server_cpu, _LEAST_CPU)
             for result in results

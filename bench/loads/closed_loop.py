@@ -71,7 +71,7 @@ def run_closed_loop(
             driver.start(shape.window)
         reactor.run_for(warmup_s)
         delivered, acked = _count(reactor, peers), sum(driver.acked for driver in drivers)
-        meter = Meter(reactor, target.group)
+        meter = Meter(reactor, target)
         reactor.run_for(duration_s)
         shares = meter.read()
         delivered, acked = _count(reactor, peers) - delivered, sum(d.acked for d in drivers) - acked

@@ -28,7 +28,7 @@ def run_handshakes(shape: Handshakes, target: Target, tokens: list[str]) -> Resu
         tickets = list(build_tickets(target, tokens))
         open_peers(reactor, target, tickets[: shape.warmup], at_once=shape.at_once)
         counted = tickets[shape.warmup :]
-        meter = Meter(reactor, target.group)
+        meter = Meter(reactor, target)
         open_peers(reactor, target, counted, at_once=shape.at_once)
         shares = meter.read()
     finally:
@@ -49,7 +49,7 @@ def run_idle(shape: Idle, target: Target, tokens: list[str]) -> Result:
         tickets = list(build_tickets(target, tokens))
         open_peers(reactor, target, tickets[: shape.warmup])
         before = _settle(reactor, target.group)
-        meter = Meter(reactor, target.group)
+        meter = Meter(reactor, target)
         peers = open_peers(reactor, target, tickets[shape.warmup :])
         if shape.with_heartbeat:
             reactor.run_until(

@@ -46,7 +46,7 @@ def run_open_loop(
         _pace(reactor, senders, shape.rate, warmup_s)
         _drain(reactor, shape, peers, senders)
         del times[:]
-        meter = Meter(reactor, target.group)
+        meter = Meter(reactor, target)
         late_ms = _pace(reactor, senders, shape.rate, duration_s)
         shares = meter.read()
         _drain(reactor, shape, peers, senders)

@@ -1,9 +1,21 @@
 """The servers that can be compared; a new one is one module here and one line below."""
 
-from bench.rivals.base import Rival
-from bench.rivals.roomful import ROOMFUL
-from bench.rivals.socketio_ws import SOCKETIO
+from collections.abc import Sequence
 
-__all__ = ["RIVALS", "ROOMFUL", "Rival"]
+from bench.rivals.base import Rival, Store
+from bench.rivals.python_socketio import PYTHON_SOCKETIO
+from bench.rivals.roomful import ROOMFUL, ROOMFUL_REDIS
+from bench.rivals.socketio_ws import SOCKETIO, SOCKETIO_REDIS
 
-RIVALS = {rival.key: rival for rival in (SOCKETIO,)}
+__all__ = ["OWN", "RIVALS", "ROOMFUL", "ROOMFUL_REDIS", "Rival", "Store", "rivals_of"]
+
+RIVALS = {rival.key: rival for rival in (SOCKETIO, SOCKETIO_REDIS, PYTHON_SOCKETIO)}
+"""What Roomful can be compared with."""
+
+OWN = {False: ROOMFUL, True: ROOMFUL_REDIS}
+"""Roomful, by whether its rooms are shared through Redis."""
+
+
+def rivals_of(rivals: Sequence[Rival], *, is_shared: bool) -> list[Rival]:
+    """Give those of *rivals* that share rooms through Redis, or those that do not."""
+    return [rival for rival in rivals if (rival.store is not None) == is_shared]

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Rival"]
+__all__ = ["Rival", "Store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """
+    What a server keeps its rooms in, on the load's core: Redis, and what belongs to it.
+
+    `commands` gives, for an empty directory and the first of some free ports, what to start;
+    `addresses` where the servers listen, the first of them first.
+    """
+
+    commands: Callable[[Path, int], list[list[str]]]
+    ports: int
+    versions: Callable[[], dict[str, str]]
+
+    def addresses(self, first_port: int) -> list[str]:
+        """Give where the store's servers listen."""
+        return [f"127.0.0.1:{first_port + number}" for number in range(self.ports)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,16 +32,16 @@ class Rival:
     """
     One server that speaks the events of `docs/wire.md` over Socket.IO.
 
-    `commands` gives, for a free port, the commands to start in this order; the last one is the
-    server and listens on that port, those before it are what it needs (a Redis, say). All run on
-    the server's core, in one process group, in an empty directory of their own. `environment`
-    gives what they need to know of the secret that signs the tokens.
+    `command` gives, for a free port, what to start: on the server's core, in a process group and an
+    empty directory of its own. `environment` gives what it needs to know: the secret that signs the
+    tokens, and the addresses of its `store` (None: it keeps its rooms in the process).
     """
 
     key: str
     title: str
     note: str
     prepare: Callable[[], None]
-    commands: Callable[[int], list[list[str]]]
-    environment: Callable[[str], dict[str, str]]
+    command: Callable[[int], list[str]]
+    environment: Callable[[str, list[str]], dict[str, str]]
     versions: Callable[[], dict[str, str]]
+    store: Store | None = None

@@ -1,10 +1,13 @@
-// The work of Roomful's core events on a stock socket.io 4.8 server: default engine (ws), in-memory adapter.
+// The work of Roomful's core events on a stock socket.io 4.8 server: default engine (ws), in-memory adapter,
+// or, with REDIS_URL, the Redis adapter.
 // Written as its documentation advises for production; nothing here slows it down on purpose.
 
 import { createSecretKey, randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
+import { createAdapter } from "@socket.io/redis-adapter";
 import jsonwebtoken from "jsonwebtoken";
+import { createClient } from "redis";
 import { Server } from "socket.io";
 
 const { values } = parseArgs({
@@ -22,6 +25,13 @@ const refusal = (code) => ({ success: false, error: { code } });
 const server = createServer();
 const io = new Server(server);
 
+if (process.env.REDIS_URL) {
+  const publisher = createClient({ url: process.env.REDIS_URL });
+  const subscriber = publisher.duplicate();
+  await Promise.all([publisher.connect(), subscriber.connect()]);
+  io.adapter(createAdapter(publisher, subscriber));
+}
+
 io.use((socket, next) => {
   try {
     const claims = jsonwebtoken.verify(socket.handshake.auth.token, secret, { algorithms: ["HS256"] });
@@ -35,8 +45,8 @@ io.use((socket, next) => {
 io.on("connection", (socket) => {
   const { userId } = socket.data;
 
-  socket.on("join-room", (roomId, ack) => {
-    socket.join(roomId);
+  socket.on("join-room", async (roomId, ack) => {
+    await socket.join(roomId);
     socket.to(roomId).emit("user-joined", { userId, roomId, timestamp: Date.now() });
     ack?.({ success: true, roomId });
   });
