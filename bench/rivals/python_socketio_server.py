@@ -19,6 +19,8 @@ _SECRET = os.environ.get("AUTH_SECRET", "")
 server = socketio.AsyncServer(
     async_mode="asgi",
     cors_allowed_origins="*",
+    # In order, one after another: what a sender of a room expects.
+    async_handlers=False,
     client_manager=socketio.AsyncRedisManager(os.environ.get("REDIS_URL", "redis://localhost")),
 )
 
