@@ -28,6 +28,8 @@ __all__ = ["LetteredShards"]
 class LetteredShards:
     """Implements Shards: rooms by their first letter, sessions on the first shard."""
 
+    is_immediate = False
+
     def __init__(self, shards: Mapping[str, DelayingShard]) -> None:
         self.by_letter = shards
         self.statistics = PublishStatistics()

@@ -148,6 +148,11 @@ class Authenticator:
             raise ValueError("auth has no key: set a secret, public keys or a JWKS URL")
         self._revocations = _Revocations(MAX_REVOCATIONS)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether verify() never has to fetch anything."""
+        return self._source is None
+
     def verify(self, token: object) -> Identity | Awaitable[Identity]:
         """
         Return who *token* says its bearer is, or what to await when keys have to be fetched.

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from roomful.edge.edge import Edge
     from roomful.edge.limits import MessageRate
 
-__all__ = ["Connection", "Transport", "close_code_of"]
+__all__ = ["Connection", "Transport", "close_code_of", "finish"]
 
 logger = logging.getLogger("roomful.edge")
 
 BACKLOG = 64
+
+Answer = Coroutine[Any, Any, None]
 
 
 class Transport(Protocol):
@@ -79,6 +81,21 @@ def close_code_of(refused: Refused) -> CloseCode:
             return CloseCode.UNAUTHORIZED
 
 
+def finish(answer: Answer) -> None:
+    """
+    Do all of *answer* now; it waits for nothing.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    try:
+        answer.send(None)
+    except StopIteration:
+        return
+    answer.close()
+    raise RuntimeError("what was to be done at once waits for something")
+
+
 class _NoTransport:
     """What a closed connection has for a transport: nothing goes anywhere."""
 
@@ -106,7 +123,6 @@ class _NoTransport:
 
 
 NO_TRANSPORT: Transport = _NoTransport()
-Answer = Coroutine[Any, Any, None]
 
 
 class Connection(ABC):
@@ -243,6 +259,11 @@ class Connection(ABC):
         if len(self._backlog) >= BACKLOG and not self._is_paused:
             self._is_paused = True
             self.transport.pause_reading()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an operation is under way that later ones have to wait for."""
+        return self._runner is not None
 
     def run(self, answer: Answer) -> None:
         """Run something of the server's own before all operations that come later."""

@@ -182,6 +182,11 @@ class Edge:
         assert self._loop is not None, "the edge was not started"
         return self._loop.time()
 
+    @property
+    def signs_in_at_once(self) -> bool:
+        """Whether a sign-in that resumes nothing waits for nobody."""
+        return self.shards.is_immediate and self.authenticator.is_local
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* in a task that is waited for at the end."""
         assert self._loop is not None, "the edge was not started"

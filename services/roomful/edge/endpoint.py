@@ -4,12 +4,12 @@ A path that speaks Engine.IO, and what runs on it: `/socket.io/`, or under confo
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from roomful.edge.engine import Application, EngineConnection
 from roomful.edge.peers import new_sid
+from roomful.edge.secret_names import secret_name
 from roomful.edge.websocket import Owner, Socket
 from roomful.protocol.engineio import (
     BadHandshake,
@@ -62,7 +62,7 @@ class Endpoint:
         if handshake.sid is not None:
             return self._probe(socket, handshake.sid)
         # Nobody can ask for this sid, so it need not be hard to guess, only unique.
-        engine = EngineConnection(self, secrets.token_urlsafe(9), socket)
+        engine = EngineConnection(self, secret_name(12), socket)
         socket.send((encode_open(engine.sid, upgrades=False, pace=self.pace),))
         engine.application = self._begin(engine, handshake)
         return engine

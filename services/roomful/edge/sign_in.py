@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import secrets
 import time
 from typing import TYPE_CHECKING
 
 from roomful.cluster.cursor import ShardName
+from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
 
@@ -71,7 +71,7 @@ class SignIn:
     def new_record(self, identity: Identity) -> SessionRecord:
         """Make the record of a session that begins."""
         user = UserId(identity.user)
-        return SessionRecord(secrets.token_urlsafe(18), secrets.token_urlsafe(12), user, {})
+        return SessionRecord(secret_name(24), secret_name(16), user, {})
 
     async def begin(self, connection: Connection, record: SessionRecord) -> None:
         """Let a new session into the room of its user, and keep its record."""

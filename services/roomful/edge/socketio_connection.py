@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from roomful.edge.connection import Connection, Transport, close_code_of
+from roomful.edge.connection import Connection, Transport, close_code_of, finish
 from roomful.edge.encoding import Wire
 from roomful.edge.resume import Hole, Resumption
 from roomful.edge.sign_in import not_allowed
@@ -149,7 +149,12 @@ class SocketIoConnection(Connection):
             reply = socketio.encode_connect_error("Invalid namespace", connect.namespace)
             self.transport.send((reply,))
             return
-        self.run(self._sign_in(_parse_auth(connect.auth)))
+        auth = _parse_auth(connect.auth)
+        if auth.pid is None and self.edge.signs_in_at_once and not self.is_busy:
+            # Without a task: a tenth of what a connection costs.
+            finish(self._try_sign_in(auth))
+            return
+        self.run(self._sign_in(auth))
         self._is_signing_in = True
 
     async def _sign_in(self, auth: _Auth) -> None:

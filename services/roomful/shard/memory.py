@@ -107,6 +107,8 @@ class Journal(Protocol):
 class MemoryShard:
     """Implements Shard in the process."""
 
+    is_immediate = True
+
     # Mutable state: the counter of offsets; the logs; presence; the batch that is gathering;
     # ids with their first answer, oldest first; session records with when they lapse.
     def __init__(

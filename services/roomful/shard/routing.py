@@ -84,6 +84,8 @@ class Route:
 class RedisShards:
     """Implements Shards over Redis."""
 
+    is_immediate = False
+
     # Mutable state: the topology; the shards by name; each bucket's route; the rooms held, with
     # the shard that each is heard on.
     def __init__(self, directory: Directory, edge: str, options: ShardOptions) -> None:
