@@ -85,6 +85,8 @@ class ShardRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     The run id of the process that is the primary of this term; one that has restarted since is
     not. None: it was not asked yet.
     """
+    stream: str | None = None
+    """The replication id of this primary: what a replica has is measured on it, and only on it."""
 
 
 class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -116,8 +118,17 @@ class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
             raise BadTopology(faults)
 
     def newer_than(self, other: Topology | None) -> bool:
-        """Whether this one replaces *other*; every topology replaces None."""
-        return other is None or self.generation > other.generation
+        """
+        Whether this one replaces *other*; every topology replaces None.
+
+        The same generation is written twice only when the first was lost with a primary that had
+        just announced it: then a term of the second is higher.
+        """
+        return other is None or self._age > other._age
+
+    @property
+    def _age(self) -> tuple[int, int]:
+        return self.generation, sum(shard.term for shard in self.shards.values())
 
     def shard_of(self, name: str) -> ShardName:
         """Give the shard of the room or the session with this *name*."""
