@@ -70,11 +70,8 @@ class PostgresArchive:
     ) -> Page:
         """Give a page of *room*."""
         is_forward = after is not None
-        query = (
-            f"SELECT {COLUMNS} FROM roomful.message m "  # noqa: S608
-            'WHERE m.room = %s AND m."offset" > %s AND m."offset" < %s '
-            f'ORDER BY m."offset" {"ASC" if is_forward else "DESC"} LIMIT %s'
-        )
+        name = "page_after" if is_forward else "page_before"
+        query = f"SELECT {COLUMNS} FROM roomful.{name}(%s, %s, %s, %s) m"  # noqa: S608
         low, high = -1 if after is None else after, HIGHEST if before is None else before
         async with self.connections.use() as connection:
             found = await connection.execute(

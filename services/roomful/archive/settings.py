@@ -58,8 +58,9 @@ class ArchiveSettings:
     retention: tuple[str, ...] = ()
     # Seconds between two rounds of retention and of making partitions.
     retention_every_s: float = 3600.0
-    # Days of one partition. A partition is dropped whole; a page of history looks into each.
-    partition_days: int = 7
+    # Days of one partition. It is dropped whole, so the longest rule of retention may let go so
+    # many days late; and a page of history looks into each, so many partitions make it slow.
+    partition_days: int = 28
     # Messages of one transaction at most.
     batch_messages: int = 10_000
     # Their bytes.
