@@ -80,8 +80,12 @@ format: $(VENV)/.dev.stamp ## Format the Python code, and mend what ruff can men
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+.PHONY: verify
+verify: $(VENV)/.run.stamp server-tools ## Break a cluster on this machine under load, and count what is lost (ARGS="--duration 300")
+	@$(BIN)/roomful verify --local $(ARGS)
+
 .PHONY: bench
-bench: $(VENV)/.dev.stamp ## Measure this machine (ARGS="..." go to bench/run.py)
+bench: $(VENV)/.dev.stamp server-tools ## Measure this machine (ARGS="..." go to bench/run.py)
 	@$(BIN)/python bench/run.py $(ARGS)
 
 .PHONY: lock
