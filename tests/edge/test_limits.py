@@ -293,3 +293,63 @@ def test_zero_rates_are_no_limit() -> None:
     assert all(connection.take(0.0) == 0.0 for _ in range(20_000))
     rates.close(connection, 0.0)
     assert len(rates) == 0
+
+
+def test_what_was_sent_elsewhere_is_paid_here() -> None:
+    """It leaves a debt if the bucket has less; time pays it, at the user's rate."""
+    rates = MessageRates(replace(RATED, message_burst=100, messages_per_second=1_000))
+    connection = rates.open("ann", 0.0)
+    rates.charge("ann", 16, 0.0)
+    assert take_all(connection, 0.9) == 0  # 6 - 16 + 9 = -1
+    assert take_all(connection, 1.3) == 3
+    assert take_all(rates.open("bob", 1.3), 1.3) == 6
+
+
+def test_a_debt_is_kept_for_a_user_who_is_not_here_yet_until_it_is_paid() -> None:
+    """Neither going to another edge nor coming back gives a new burst."""
+    rates = MessageRates(RATED)
+    rates.charge("ann", 16, 0.0)
+    rates.charge("bob", 1, 0.0)
+    connection = rates.open("ann", 0.9)
+    assert take_all(connection, 0.9) == 0
+    rates.close(connection, 0.9)
+    rates.charge("cyd", 1, 1.5)
+    assert len(rates) == 2
+    rates.charge("cyd", 1, 1.61)  # ann's debt was paid at 1.0, and the bucket is full at 1.6
+    assert len(rates) == 1
+
+
+def test_users_charged_from_elsewhere_are_bounded() -> None:
+    """However many users other edges tell of."""
+    rates = MessageRates(RATED, idle_users=10)
+    for number in range(1_000):
+        rates.charge(f"user-{number}", 1, 0.0)
+    assert len(rates) <= 11
+
+
+def test_only_users_above_the_share_are_told_and_each_message_once() -> None:
+    """A tenth of a second's limit; the next round begins at nothing."""
+    rates = MessageRates(replace(RATED, user_messages_per_second=30, user_message_burst=30))
+    ann, bob = rates.open("ann", 0.0), rates.open("bob", 0.0)
+    for connection, count in ((ann, 3), (bob, 2)):
+        for _ in range(count):
+            assert connection.take(0.0) == 0.0
+    assert rates.next_round() == {"ann": 3}
+    assert rates.next_round() == {}
+    assert ann.take(0.0) == 0.0
+    assert rates.next_round() == {}
+
+
+def test_connections_elsewhere_count() -> None:
+    """Together with those here they may not be more than the maximum."""
+    counts = ConnectionCounts(LimitSettings(connections_per_user=20))
+    counts.elsewhere = {"ann": 19, "bob": 0}.__getitem__
+    counts.enter_user("ann")
+    with pytest.raises(Refused):
+        counts.enter_user("ann")
+    assert counts.heavy == {}
+    counts.enter_user("bob")
+    counts.enter_user("bob")
+    assert counts.heavy == {"bob": 2}
+    counts.leave_user("bob")
+    assert counts.heavy == {}

@@ -17,6 +17,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,8 @@ REREAD_S: Final = 30.0
 MAX_WORDS_BYTES: Final = 8192
 MAX_ASKING: Final = 64
 """Commands that wait for answers at once."""
+PART_BYTES: Final = MAX_WORDS_BYTES - 256
+"""Of usage in one command: the rest is its head."""
 MAX_KNOWN: Final = 4096
 """Ids of commands that are remembered: each comes once for every shard."""
 STATS_S: Final = 1.0
@@ -80,8 +83,15 @@ class Did(_Words, frozen=True, tag="did"):
     stats: dict[str, int | float | bool] | None = None
 
 
+class Used(_Words, frozen=True, tag="used"):
+    """A part of what users of *sender* use: user, messages since the last round, connections."""
+
+    round: int
+    users: list[tuple[str, int, int]]
+
+
 Command = Disconnect | Revoke | TellStats
-_decode = msgspec.json.Decoder(Command | Did).decode
+_decode = msgspec.json.Decoder(Command | Did | Used).decode
 _about = msgspec.json.Decoder(About).decode
 
 
@@ -148,6 +158,7 @@ class Control:
         if self._channel is not None:
             await self._read_revocations()
             self._reading = asyncio.get_running_loop().create_task(self._keep_reading())
+            self._edge.usage.start()
 
     async def aclose(self) -> None:
         """Read no more."""
@@ -244,6 +255,12 @@ class Control:
             silent = sorted(others - asking.answers.keys())
             logger.warning("edges did not answer", extra={"edges": silent})
 
+    async def tell(self, number: int, used: Sequence[tuple[str, int, int]]) -> None:
+        """Tell the others a round of usage, in parts; who is not reached misses it."""
+        assert self._channel is not None
+        words = [Used(*self._head(), number, part) for part in _parts(used)]
+        await asyncio.gather(*(self._channel.publish(msgspec.json.encode(one)) for one in words))
+
     # Doing ----------------------------------------------------------------------------------
 
     def _hear(self, words: bytes) -> None:
@@ -268,6 +285,9 @@ class Control:
             self._known[command.id] = None
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
+            if isinstance(command, Used):
+                self._edge.usage.hear(command.sender, command.round, command.users)
+                return
             did = self._do(command)
             assert self._channel is not None
             self._edge.spawn(self._answer(did))
@@ -333,6 +353,20 @@ class Control:
                     issued_before=words.issued_before,
                 )
         self._edge.sign_in.close_revoked()
+
+
+def _parts(used: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
+    """Cut *used* into parts that fit into a command; at least one."""
+    parts: list[list[tuple[str, int, int]]] = [[]]
+    size = 0
+    for one in used:
+        length = len(msgspec.json.encode(one)) + 1
+        if size + length > PART_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(one)
+        size += length
+    return parts
 
 
 def _numbers(edge: Edge) -> dict[str, int | float | bool]:

@@ -31,6 +31,7 @@ from roomful.edge.router import Router
 from roomful.edge.settings import Settings
 from roomful.edge.sign_in import SignIn
 from roomful.edge.upgrade import Upgrade
+from roomful.edge.usage import Usage
 from roomful.edge.wheel import TimerWheel
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.protocol.session import SocketLimits
@@ -139,6 +140,7 @@ class Edge:
         if channel is not None:
             self.peers.directory = LeasedEdges(channel)
         self.control = Control(self, channel)
+        self.usage = Usage(self)
         self.endpoints: dict[str, Endpoint] = {}
         self._handshakes: TokenBucket | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -170,6 +172,7 @@ class Edge:
             await self.outboxes.aclose()
         self.forwarder.close()
         await self.peers.aclose()
+        await self.usage.aclose()
         await self.control.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5.0)

@@ -7,11 +7,23 @@ Nothing here reads a clock: *now* comes in as an argument, in seconds, from one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Final
 
 from roomful.protocol.errors import RefusalCode, Refused
 
-__all__ = ["ConnectionCounts", "LimitSettings", "MessageRate", "MessageRates", "TokenBucket"]
+__all__ = [
+    "SHARE",
+    "ConnectionCounts",
+    "LimitSettings",
+    "MessageRate",
+    "MessageRates",
+    "TokenBucket",
+]
+
+SHARE: Final = 0.1
+"""Of a user's limit: who uses so much on one edge is told to the others (edge/usage.py)."""
 
 # Fields for which 0 means "no limit"; every other one must be above 0.
 _MAY_BE_ZERO = frozenset(
@@ -52,8 +64,9 @@ class LimitSettings:
     # Connections of one edge. At 9.1 KB each, 0.9 GB; more edges are better than more per edge,
     # because all of them come back at once when one dies.
     connections: int = 100_000
-    # Connections of one user on one edge; 0 = no limit. Tabs and devices are below 20; a client
-    # that leaks connections is stopped before it takes an edge.
+    # Connections of one user over all edges; 0 = no limit. Tabs and devices are below 20; a client
+    # that leaks connections is stopped before it takes an edge. Edges tell each other every second
+    # who has a tenth of it, so of E edges the last may be let in (E - 1) tenths above.
     connections_per_user: int = 100
     # Connections from one address; 0 = no limit, the default: behind a NAT or a load balancer
     # that hides addresses, thousands of people share one.
@@ -70,8 +83,9 @@ class LimitSettings:
     messages_per_second: float = 2_500.0
     # Packets of one connection taken at once: two seconds' worth, a client's queue after a resume.
     message_burst: int = 5_000
-    # Packets per second of one user over all connections on this edge; 0 = no limit. Twice a
-    # connection's: two busy devices work, a hundred connections do not give a hundredfold.
+    # Packets per second of one user over all connections on all edges; 0 = no limit. Twice a
+    # connection's: two busy devices work, a hundred connections do not give a hundredfold. Edges
+    # tell each other every second who took a tenth of it: what is too much then is waited for.
     user_messages_per_second: float = 5_000.0
     # Packets of one user taken at once.
     user_message_burst: int = 10_000
@@ -142,6 +156,17 @@ class TokenBucket:
         # 1 µs more than the quotient, so that rounding of a large *now* cannot refuse twice.
         return (amount - tokens) / self._rate + 1e-6
 
+    def charge(self, now: float, amount: float) -> float:
+        """
+        Take *amount* that was used elsewhere, even if that leaves a debt.
+
+        Returns:
+            the seconds until the debt is paid, 0.0 for none.
+        """
+        self.take(now, 0.0)
+        self._tokens -= amount
+        return max(0.0, -self._tokens / self._rate)
+
     def give_back(self, amount: float = 1.0) -> None:
         """Undo a take of *amount* that was not used."""
         self._tokens = min(self._burst, self._tokens + amount)
@@ -158,14 +183,19 @@ class ConnectionCounts:
     in; each successful entry is left exactly once. Only who is connected now takes memory.
     """
 
-    # State: the three counts; a user or an address without a connection has no key.
-    __slots__ = ("_addresses", "_connections", "_settings", "_users")
+    # State: the three counts; a user or an address without a connection has no key. heavy has the
+    # users of _users with the share of their limit that other edges are told of.
+    __slots__ = ("_addresses", "_connections", "_settings", "_users", "elsewhere", "heavy")
 
     def __init__(self, settings: LimitSettings) -> None:
         self._settings = settings
         self._connections = 0
         self._addresses: dict[str, int] = {}
         self._users: dict[str, int] = {}
+        self.heavy: dict[str, int] = {}
+        """By user with a share of the limit: the connections here. To be read only."""
+        self.elsewhere: Callable[[str], int] = lambda _user: 0
+        """Gives a user's connections on other edges, as far as they are known."""
 
     @property
     def connections(self) -> int:
@@ -206,13 +236,26 @@ class ConnectionCounts:
         Count a connection as signed in by *user*.
 
         Raises:
-            Refused: RATE_LIMITED when the user has the maximum here; nothing was counted.
+            Refused: RATE_LIMITED when the user has the maximum, with those on other edges that
+                are known of; nothing was counted.
         """
-        _count_in(self._users, user, self._settings.connections_per_user, "this user has")
+        maximum = self._settings.connections_per_user
+        elsewhere = self.elsewhere(user) if maximum else 0
+        _count_in(self._users, user, maximum, "this user has", elsewhere)
+        self._weigh(user)
 
     def leave_user(self, user: str) -> None:
         """Forget a connection that *user* signed in."""
         _count_out(self._users, user)
+        self._weigh(user)
+
+    def _weigh(self, user: str) -> None:
+        maximum = self._settings.connections_per_user
+        count = self._users.get(user, 0)
+        if maximum and count and count >= maximum * SHARE:
+            self.heavy[user] = count
+        else:
+            self.heavy.pop(user, None)
 
     def __repr__(self) -> str:
         return (
@@ -221,9 +264,11 @@ class ConnectionCounts:
         )
 
 
-def _count_in(counts: dict[str, int], key: str, maximum: int, whose: str) -> None:
+def _count_in(
+    counts: dict[str, int], key: str, maximum: int, whose: str, elsewhere: int = 0
+) -> None:
     count = counts.get(key, 0)
-    if 0 < maximum <= count:
+    if 0 < maximum <= count + elsewhere:
         raise Refused(RefusalCode.RATE_LIMITED, f"{whose} the maximum of {maximum} connections")
     counts[key] = count + 1
 
@@ -238,24 +283,32 @@ def _count_out(counts: dict[str, int], key: str) -> None:
 
 
 class _UserRate:
-    """A user's bucket, and how many connections share it."""
+    """A user's bucket, how many connections share it, and what they took of it this round."""
 
-    __slots__ = ("bucket", "connections")
+    __slots__ = ("bucket", "connections", "taken")
 
     def __init__(self, bucket: TokenBucket) -> None:
         self.bucket = bucket
         self.connections = 0
+        self.taken = 0.0
 
 
 class MessageRate:
     """One connection's share: its own bucket and the bucket of its user."""
 
-    __slots__ = ("_own", "_shared", "user")
+    __slots__ = ("_own", "_round", "_shared", "user")
 
-    def __init__(self, user: str, own: TokenBucket | None, shared: TokenBucket | None) -> None:
+    def __init__(
+        self,
+        user: str,
+        own: TokenBucket | None,
+        shared: _UserRate | None,
+        round_: dict[str, _UserRate],
+    ) -> None:
         self.user = user
         self._own = own
         self._shared = shared
+        self._round = round_
 
     def take(self, now: float, amount: float = 1.0) -> float:
         """Take from both buckets and return 0.0, or from neither and return the seconds to wait."""
@@ -265,8 +318,12 @@ class MessageRate:
             if wait_s:
                 return wait_s
         if shared is not None:
-            wait_s = shared.take(now, amount)
-            if wait_s and own is not None:
+            wait_s = shared.bucket.take(now, amount)
+            if not wait_s:
+                if not shared.taken:
+                    self._round[self.user] = shared
+                shared.taken += amount
+            elif own is not None:
                 own.give_back(amount)
             return wait_s
         return 0.0
@@ -281,14 +338,15 @@ class MessageRates:
     """
 
     # State: _users has a bucket per known user; _idle says since when those without a connection
-    # are idle, longest first.
-    __slots__ = ("_idle", "_idle_users", "_refill_s", "_settings", "_users")
+    # are idle and without a debt, longest first; _round has who took anything since the last round.
+    __slots__ = ("_idle", "_idle_users", "_refill_s", "_round", "_settings", "_users")
 
     def __init__(self, settings: LimitSettings, *, idle_users: int = 100_000) -> None:
         self._settings = settings
         self._idle_users = idle_users
         self._users: dict[str, _UserRate] = {}
         self._idle: dict[str, float] = {}
+        self._round: dict[str, _UserRate] = {}
         rate = settings.user_messages_per_second
         self._refill_s = settings.user_message_burst / rate if rate else 0.0
 
@@ -304,7 +362,7 @@ class MessageRates:
             if settings.messages_per_second
             else None
         )
-        return MessageRate(user, own, self._share(user, now))
+        return MessageRate(user, own, self._share(user, now), self._round)
 
     def close(self, rate: MessageRate, now: float) -> None:
         """End what ``open`` began, exactly once per connection."""
@@ -313,23 +371,46 @@ class MessageRates:
         shared = self._users[rate.user]
         shared.connections -= 1
         if shared.connections == 0:
-            self._idle[rate.user] = now
+            self._idle[rate.user] = now + shared.bucket.charge(now, 0.0)
         self._forget_idle(now)
 
-    def _share(self, user: str, now: float) -> TokenBucket | None:
-        settings = self._settings
-        if not settings.user_messages_per_second:
+    def charge(self, user: str, amount: float, now: float) -> None:
+        """Take *amount* messages that *user* sent on another edge, also before coming here."""
+        if not self._settings.user_messages_per_second:
+            return
+        self._forget_idle(now)
+        shared = self._known(user, now)
+        debt_s = shared.bucket.charge(now, amount)
+        if shared.connections == 0:
+            self._idle.pop(user, None)
+            self._idle[user] = now + debt_s
+
+    def next_round(self) -> dict[str, int]:
+        """Give the messages of each user who took SHARE of a second's limit since the last call."""
+        least = SHARE * self._settings.user_messages_per_second
+        found = {}
+        for user, shared in self._round.items():
+            if shared.taken >= least:
+                found[user] = int(shared.taken)
+            shared.taken = 0.0
+        self._round.clear()
+        return found
+
+    def _share(self, user: str, now: float) -> _UserRate | None:
+        if not self._settings.user_messages_per_second:
             return None
         self._forget_idle(now)
+        shared = self._known(user, now)
+        self._idle.pop(user, None)
+        shared.connections += 1
+        return shared
+
+    def _known(self, user: str, now: float) -> _UserRate:
         shared = self._users.get(user)
         if shared is None:
-            shared = self._users[user] = _UserRate(
-                TokenBucket(settings.user_messages_per_second, settings.user_message_burst, now)
-            )
-        elif shared.connections == 0:
-            del self._idle[user]
-        shared.connections += 1
-        return shared.bucket
+            rate, burst = self._settings.user_messages_per_second, self._settings.user_message_burst
+            shared = self._users[user] = _UserRate(TokenBucket(rate, burst, now))
+        return shared
 
     def _forget_idle(self, now: float) -> None:
         """Drop idle buckets that are full by now, and the longest idle above the bound."""
