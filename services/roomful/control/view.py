@@ -46,6 +46,11 @@ class ShardStatus:
     online: tuple[Address, ...] = ()
     """Those of them that follow and are whole."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it serves with all its replicas: it can lose any one server now."""
+        return self.phase is Phase.SERVING and set(self.replicas) <= set(self.online)
+
 
 class Waiting(RoomfulError):
     """The next step has to wait for something that is under way; nothing is wrong."""

@@ -13,6 +13,7 @@ from roomful.local.cluster import LocalCluster
 from roomful.local.layout import (
     DURABILITIES,
     HOST,
+    PORTS,
     BadCluster,
     Layout,
     Shape,
@@ -97,6 +98,10 @@ def _run(options: argparse.Namespace) -> int:
     program = find_server_program(options.redis_server)
     settings = _settings(options)
     directory = options.state_dir or default_state_directory()
+    if settings.port + options.edges > PORTS.stop:
+        raise BadCluster(f"--port {settings.port} with --edges {options.edges}: ports end at 65535")
+    if options.shard_port is not None and options.shard_port not in PORTS:
+        raise BadCluster(f"--shard-port {options.shard_port}: {PORTS.start} to {PORTS.stop - 1}")
     first_port = options.shard_port or settings.port + SHARD_PORTS_ABOVE
     arguments = ["--dev"] if options.dev else []
     arguments += ["--config", str(options.config)] if options.config else []

@@ -26,6 +26,7 @@ from roomful.protocol.errors import RoomfulError
 
 __all__ = [
     "HOST",
+    "PORTS",
     "BadCluster",
     "Layout",
     "ServerPlace",
@@ -40,6 +41,7 @@ HOST: Final = "127.0.0.1"
 
 VERSION: Final = 1
 PORTS: Final = range(1024, 65536)
+"""Where a shard server may listen."""
 
 DURABILITIES: Final = ("memory", "replicated", "fsynced")
 

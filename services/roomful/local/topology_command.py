@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from roomful.cluster.topology import encode_topology
+from roomful.cluster.topology import Address, encode_topology
 from roomful.control.command import parse_address
 from roomful.control.reading import Reading, read_cluster
-from roomful.control.view import Phase
+from roomful.control.view import ShardStatus
 from roomful.local.layout import BadCluster, Layout, default_state_directory
 
 __all__ = ["add_topology_command", "describe_reading"]
 
-NOT_SERVING: Final = 1
+NOT_WHOLE: Final = 1
 
 EPILOG = """\
 exit status: 0 every shard serves with all its replicas; 1 some does not; 2 there is no cluster.
@@ -63,8 +63,8 @@ def _run(options: argparse.Namespace) -> int:
         unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
         raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
     sys.stdout.write(_encode(reading) if options.json else describe_reading(reading))
-    is_whole = all(shard.phase is Phase.SERVING for shard in reading.shards())
-    return 0 if is_whole else NOT_SERVING
+    is_whole = all(shard.is_whole for shard in reading.shards()) and not reading.unreachable
+    return 0 if is_whole else NOT_WHOLE
 
 
 def _encode(reading: Reading) -> str:
@@ -91,8 +91,11 @@ def describe_reading(reading: Reading) -> str:
         lines.append(f"{shard.name}  {shard.phase}{why}  term {record.term}, {share} buckets")
         for address in (record.primary, *record.replicas):
             role = "primary" if address == record.primary else "replica"
-            away = f"  unreachable: {reading.unreachable[address]}" * (
-                address in reading.unreachable
-            )
-            lines.append(f"  {role}  {address}{away}")
+            lines.append(f"  {role}  {address}{_lack(reading, shard, address)}")
     return "\n".join(lines) + "\n"
+
+
+def _lack(reading: Reading, shard: ShardStatus, address: Address) -> str:
+    if address in reading.unreachable:
+        return f"  unreachable: {reading.unreachable[address]}"
+    return "" if address in (shard.primary, *shard.online) else "  does not follow yet"

@@ -26,7 +26,6 @@ from typing import Final
 import httpx
 
 from roomful.control.reading import read_cluster
-from roomful.control.view import Phase
 from roomful.local.layout import HOST, Layout
 from roomful.protocol.errors import RoomfulError
 from roomful.verify.incidents import Fault, FaultKind, Incident
@@ -250,7 +249,7 @@ class LocalBreaker:
         reading = await read_cluster(self._addresses)
         if reading.unreachable:
             return f"{len(reading.unreachable)} servers cannot be reached"
-        waiting = [status for status in reading.shards() if status.phase is not Phase.SERVING]
+        waiting = [status for status in reading.shards() if not status.is_whole]
         if waiting or reading.topology is None:
             return "; ".join(f"{one.name}: {one.phase} {one.reason}" for one in waiting)
         away = [url for url in self._cluster.urls if not await asyncio.to_thread(_is_ready, url)]
