@@ -158,22 +158,20 @@ class Keeper:
 
     async def _observe(self, cluster: Cluster) -> tuple[Observed, list[Manifest]]:
         namespace, labels = cluster.identity.namespace, cluster_labels(cluster.name)
-        async with asyncio.TaskGroup() as group:
-            pods = group.create_task(self._api.list(PODS, namespace, labels=labels))
-            lists = [
-                group.create_task(self._api.list(kind, namespace, labels=labels))
-                for kind in OWNED.values()
-            ]
+        kinds = (PODS, *OWNED.values())
+        pods, *lists = await asyncio.gather(
+            *(self._api.list(kind, namespace, labels=labels) for kind in kinds)
+        )
         owned = {
             key_of(live): live
             for one in lists
-            for live in one.result()
+            for live in one
             if any(
                 owner["uid"] == cluster.identity.uid
                 for owner in live["metadata"].get("ownerReferences", ())
             )
         }
-        return Observed(owned), pods.result()
+        return Observed(owned), pods
 
     def _plan(self, cluster: Cluster, previous: Mapping[str, Any], edges: int) -> Plan:
         topology = self._controller.topology if self._controller else None
