@@ -33,6 +33,12 @@ _WIDTH: Final = 9
 _ROWS: Final = 64
 """Rows of one statement: Python lets go of its lock for a statement, not for a row."""
 
+_STATEMENT_BYTES: Final = 256 << 10
+"""
+Bodies of one statement: SQLite copies them, and a statement that is kept for the next time keeps
+the copies. 64 rows of the largest messages held 64 MB.
+"""
+
 _INSERT: Final = (
     'INSERT INTO message (shard, room, "offset", event, id, user_id, timestamp_ms, body, '
     "attachments) VALUES {} ON CONFLICT DO NOTHING"
@@ -56,7 +62,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA cache_size = -16384")
+    connection.execute("PRAGMA cache_size = -4096")
     return connection
 
 
@@ -97,13 +103,14 @@ def _row(shard: ShardName, entry: Entry) -> tuple[Any, ...]:
 
 def insert(connection: sqlite3.Connection, shard: ShardName, entries: Sequence[Entry]) -> None:
     """Insert *entries* that are not there, within the transaction that is open."""
-    rows = [_row(shard, entry) for entry in entries]
-    whole = len(rows) - len(rows) % _ROWS
-    for first in range(0, whole, _ROWS):
-        values = [value for row in rows[first : first + _ROWS] for value in row]
-        connection.execute(_INSERT_MANY, values)
-    for row in rows[whole:]:
-        connection.execute(_INSERT_ONE, row)
+    for first in range(0, len(entries), _ROWS):
+        some = entries[first : first + _ROWS]
+        rows = [_row(shard, entry) for entry in some]
+        if len(some) == _ROWS and sum(one.envelope.size for one in some) <= _STATEMENT_BYTES:
+            connection.execute(_INSERT_MANY, [value for row in rows for value in row])
+            continue
+        for row in rows:
+            connection.execute(_INSERT_ONE, row)
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
