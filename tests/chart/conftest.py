@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/roomful"
-MUST_RUN = "ROOMFUL_REQUIRE_KUBERNETES_TOOLS"
+MUST_RUN = "REQUIRE_KUBERNETES_TOOLS"
 """Set where the tools have to be there: a skipped test would hide that they are not."""
 
 Manifest = dict[str, Any]

@@ -36,7 +36,7 @@ _ROWS: Final = 64
 _STATEMENT_BYTES: Final = 256 << 10
 """
 Bodies of one statement: SQLite copies them, and a statement that is kept for the next time keeps
-the copies. 64 rows of the largest messages held 64 MB.
+the copies, of 64 rows of the largest messages some 64 MB.
 """
 
 _INSERT: Final = (
