@@ -9,7 +9,7 @@ controller remembers nothing: each of its steps is possible whenever what the sh
 so its death and another's start are everywhere. A freeze lapses at any time. A shard fails over at
 any time, once; its old primary is dead, or goes on as before with whoever still listens.
 
-A variant leaves one guard out. The words are those of docs/adr/0019-moving-a-bucket.md.
+A variant leaves one guard out. The words are those of docs/adr/0020-moving-a-bucket.md.
 """
 
 from __future__ import annotations

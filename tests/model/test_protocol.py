@@ -1,7 +1,7 @@
 """
 The protocol holds in every state that it can come to, and each of its guards is needed.
 
-Source: docs/adr/0019-moving-a-bucket.md
+Source: docs/adr/0020-moving-a-bucket.md
 """
 
 from __future__ import annotations
