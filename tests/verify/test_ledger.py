@@ -106,6 +106,15 @@ def test_an_ack_with_another_offset_than_the_log_is_found() -> None:
     assert counts(ledger.check({ROOM: [Stored(11, key_of(0, 1))]})) == (0, 0, 1)
 
 
+def test_a_second_ack_with_another_offset_is_a_message_twice() -> None:
+    """A retry gives the offset that the first one gave."""
+    ledger = sent(2)
+    ledger.ack(key_of(0, 1), 10, 9.0)
+    ledger.ack(key_of(0, 2), 30, 9.0)
+
+    assert counts(ledger.check({ROOM: log(1, 2)})) == (0, 1, 0)
+
+
 def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
     """Nothing was promised about it, but who heard the room heard it too if it is stored."""
     ledger = sent(2, acked=False)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 import picows
 
-from roomful.verify.ledger import Key, Ledger, Stretch, key_of, key_text, parse_key
+from roomful.verify.ledger import Key, Ledger, Stretch, count_of, key_of, key_text, parse_key
 
 __all__ = ["Client", "ClientStatistics", "Link", "World", "decode", "encode"]
 
@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ACK_TIMEOUT_S: Final = 5.0
 SILENCE_S: Final = 60.0
 """Longer without a heartbeat, and the connection is taken for lost."""
+AGAIN_EVERY: Final = 20
+"""One message in so many is sent once more after its ack: it must not be stored again."""
 
 decode = msgspec.json.Decoder().decode
 """Read a JSON text."""
@@ -37,6 +39,11 @@ encode = msgspec.json.Encoder().encode
 _TEXT: Final = picows.WSMsgType.TEXT
 _CLOSE: Final = picows.WSMsgType.CLOSE
 _AWAY: Final = (OSError, TimeoutError, picows.WSError)
+
+
+def is_sent_again(key: Key) -> bool:
+    """Tell whether a client sends *key* once more after its ack, as one does that lost the ack."""
+    return count_of(key) % AGAIN_EVERY == 0
 
 
 @dataclass(slots=True)
@@ -342,9 +349,12 @@ class Client(ABC):
             now = time.monotonic()
             self.world.ledger.ack(pending.key, int(body["offset"]), now)
             sent = self.world.ledger.sent[pending.key]
+            if pending not in queue:
+                return
+            queue.remove(pending)
             self.world.on_ack(pending.room, sent.began_at, now)
-            if pending in queue:
-                queue.remove(pending)
+            if is_sent_again(pending.key) and self.is_ready.is_set():
+                self._transmit(pending)
             return
         error = body.get("error", {})
         self._count_refusal(error)

@@ -23,6 +23,7 @@ __all__ = [
     "Sent",
     "Stored",
     "Stretch",
+    "count_of",
     "key_of",
     "key_text",
     "parse_key",
@@ -40,9 +41,14 @@ def key_of(sender: int, count: int) -> Key:
     return Key(sender << _COUNT_BITS | count)
 
 
+def count_of(key: Key) -> int:
+    """Give which of its sender's messages *key* is, from 1."""
+    return key & (1 << _COUNT_BITS) - 1
+
+
 def key_text(key: Key) -> str:
     """Give the id that the message has on the wire."""
-    return f"v{key >> _COUNT_BITS}.{key & (1 << _COUNT_BITS) - 1}"
+    return f"v{key >> _COUNT_BITS}.{count_of(key)}"
 
 
 def parse_key(text: object) -> Key | None:
@@ -121,23 +127,27 @@ class Faults:
 class Ledger:
     """Everything that happened, and the comparison at the end."""
 
-    # Mutable state: all messages by key, all stretches, and how often a reader was told of a gap.
+    # Mutable state: all messages by key, all stretches, how often a reader was told of a gap, and
+    # the acks that gave a message another offset than its first one did.
     def __init__(self) -> None:
         self.sent: dict[Key, Sent] = {}
         self.stretches: list[Stretch] = []
         self.gaps_told = 0
         self.acked = 0
+        self._contradicted: list[tuple[Key, int]] = []
 
     def send(self, key: Key, room: str, now: float) -> None:
         """Note the first sending of *key*; later ones change nothing."""
         self.sent.setdefault(key, Sent(room, now))
 
     def ack(self, key: Key, offset: int, now: float) -> None:
-        """Note that *key* was acknowledged as stored at *offset*."""
+        """Note that *key* was acknowledged as stored at *offset*; a later ack says the same."""
         sent = self.sent[key]
         if sent.acked_at is None:
             self.acked += 1
             sent.acked_at, sent.offset = now, offset
+        elif sent.offset != offset:
+            self._contradicted.append((key, offset))
 
     def begin(self, reader: str, room: str, now: float) -> Stretch:
         """Begin a stretch: *reader* joined *room*."""
@@ -160,6 +170,9 @@ class Ledger:
         The logs have to reach back to the first message: read them before anything is trimmed.
         """
         faults = Faults()
+        for key, offset in self._contradicted:
+            sentence = f"{key_text(key)} was acknowledged at {self.sent[key].offset} and {offset}"
+            faults.add("duplicated", sentence)
         places: dict[str, dict[Key, int]] = {}
         for room, log in logs.items():
             places[room] = _check_log(faults, room, log)
