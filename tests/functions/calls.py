@@ -253,11 +253,14 @@ class Calls:
         *,
         age_ms: int = 3_600_000,
         term: int = TERM,
+        upto: Mapping[str, int] | None = None,
     ) -> Replay:
-        """Give what *rooms*, with their join offsets, got after *after*."""
+        """Give what *rooms*, with their join offsets, got after *after*, some *upto* an offset."""
         names = list(rooms)
         keys = [f"{bucket_of(room)}l:{room}" for room in names]
-        args = [term, after, limit, age_ms, *rooms.values()]
+        args: list[int | str] = [term, after, limit, age_ms, *rooms.values()]
+        if upto is not None:
+            args += [upto.get(room, "") for room in names]
         reached, is_complete, packed, holes = self("read", keys, *args)
         entries = [(one.offset, names[one.room], one.envelope[0]) for one in _read.decode(packed)]
         return Replay(reached, bool(is_complete), entries, [names[index] for index in holes])

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from functions.calls import BUCKETS, TERM, Calls, Ear
+from functions.calls import BUCKETS, TERM, Calls, Ear, bucket_of
 from functions.edges import ROOM, Edge
+from functions.moving import Journey
 from functions.server import PRODUCTS, RunningServer, serving
 from roomful.shard.library import library_source
 
@@ -39,6 +40,31 @@ def shard(bare: Calls) -> Calls:
     bare("take_term", [], "s1", TERM)
     bare("claim", [f"{{{number}}}b" for number in range(BUCKETS)], TERM, 1)
     return bare
+
+
+@pytest.fixture(scope="module")
+def second(
+    server: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """Another server with the library."""
+    with serving(server.product, tmp_path_factory.mktemp("second")) as running:
+        running.connect().command("FUNCTION", "LOAD", library_source())
+        yield running
+
+
+@pytest.fixture
+def target(second: RunningServer) -> Calls:
+    """A shard that owns nothing."""
+    calls = second.connect()
+    calls.command("FLUSHALL")
+    calls("take_term", [], "s2", TERM)
+    return calls
+
+
+@pytest.fixture
+def journey(shard: Calls, target: Calls) -> Journey:
+    """An attempt to move the bucket of room a."""
+    return Journey(shard, target, bucket_of("a"))
 
 
 @pytest.fixture

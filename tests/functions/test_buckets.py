@@ -43,7 +43,8 @@ def test_another_term_is_refused_whole(shard: Calls, term: int) -> None:
         ("canary", [], ["edge", "token"]),
         ("control", [], ["payload"]),
         ("claim", [f"{A}b"], [1]),
-        ("freeze", [f"{A}b"], [1, "m1", "s2", 1000]),
+        ("move", [f"{A}b"], ["m1", 1, "s2"]),
+        ("freeze", [f"{A}b"], ["m1", 1000]),
         ("thaw", [f"{A}b"], ["m1"]),
     ]
     before = shard.keys()
@@ -184,11 +185,10 @@ def test_claiming_takes_what_nobody_has(shard: Calls) -> None:
 # Freezing --------------------------------------------------------------------------------------
 
 
-def freeze(
-    shard: Calls, version: int = 1, hold_ms: int = 2000, migration: str = "m1", to: str = "s2"
-) -> str:
-    """Freeze the bucket of room a."""
-    record: bytes = shard("freeze", [f"{A}b"], TERM, version, migration, to, hold_ms)
+def freeze(shard: Calls, hold_ms: int = 2000) -> str:
+    """Freeze the bucket of room a, as one that moves to s2."""
+    shard("move", [f"{A}b"], TERM, "m1", 1, "s2")
+    record: bytes = shard("freeze", [f"{A}b"], TERM, "m1", hold_ms)[0]
     return record.decode()
 
 
@@ -229,18 +229,13 @@ def test_a_freeze_is_bounded(server: RunningServer, shard: Calls) -> None:
     assert shard.record(A) == "OWNED 3"
 
 
-def test_freezing_needs_the_version_and_an_open_bucket(shard: Calls) -> None:
+def test_freezing_is_for_a_bucket_that_moves(shard: Calls) -> None:
     """A repeated or late command of a controller does nothing."""
-    for version in (0, 2):
-        with pytest.raises(ResponseError, match="^ROOMFUL BUCKET OWNED 1$"):
-            freeze(shard, version)
-    record = freeze(shard)
-    for version in (1, 2):
+    for record in ("OWNED 1", "MOVING 1 m2 s2", freeze(shard), "GONE 3 m1 s2", "IMPORTING 1 m1 s2"):
+        shard.command("SET", f"{A}b", record)
         with pytest.raises(ResponseError, match=f"^ROOMFUL BUCKET {record}$"):
-            freeze(shard, version)
-    shard.command("SET", f"{A}b", "GONE 3 m1 s2")
-    with pytest.raises(ResponseError, match="^ROOMFUL BUCKET GONE 3 m1 s2$"):
-        freeze(shard, 3)
+            shard("freeze", [f"{A}b"], TERM, "m1", 2000)
+        assert shard.record(A) == record
 
 
 def test_thawing_ends_a_freeze_of_the_same_migration(shard: Calls) -> None:

@@ -38,7 +38,8 @@ def use(calls: Calls) -> None:
     calls("leave", [PEOPLE], TERM, 1, "edge1", "c", "bob", 10_000, 500)
     calls("save_session", [SESSION], TERM, 1, 1, b"record", 60_000, 0)
     calls("set_topology", [], 3, "document")
-    calls("freeze", [f"{bucket_of('c')}b"], TERM, 1, "m1", "s2", 2000)
+    calls("move", [f"{bucket_of('c')}b"], TERM, "m1", 1, "s2")
+    calls("freeze", [f"{bucket_of('c')}b"], TERM, "m1", 2000)
 
 
 def check(calls: Calls) -> None:

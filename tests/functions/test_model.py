@@ -319,9 +319,17 @@ class Shard(RuleBasedStateMachine):
         bucket = self.model.bucket(room)
         if bucket.frozen_until_s is None:
             key = f"{bucket_of(room)}b"
-            self.calls("freeze", [key], self.model.term, bucket.version, "m1", "s2", 2000)
+            self.calls("move", [key], self.model.term, "m1", bucket.version, "s2")
+            self.calls("freeze", [key], self.model.term, "m1", 2000)
             bucket.version += 1
             bucket.frozen_until_s = self.model.now_s + 2
+
+    @rule(room=rooms)
+    def move(self, room: str) -> None:
+        """A bucket begins to move, if it is not frozen, which nobody notices."""
+        bucket, key = self.model.bucket(room), f"{bucket_of(room)}b"
+        if bucket.frozen_until_s is None:
+            self.calls("move", [key], self.model.term, "m1", bucket.version, "s2")
 
     @rule(room=rooms)
     def thaw(self, room: str) -> None:

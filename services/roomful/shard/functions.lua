@@ -7,7 +7,7 @@
 -- docs/adr/0007-function-library.md. Callers declare the one key of each room, session or bucket
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
--- The library is this file and functions_reading, functions_presence and functions_outbox, joined.
+-- The library is this file and the other functions_*, joined in the order that library.py says.
 local VERSION = 1
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
@@ -59,8 +59,10 @@ local function array(count)
 end
 
 -- Terms and buckets ------------------------------------------------------------------------------
--- A record is 'OWNED version', 'FROZEN version migration to until', 'GONE version migration to' or
--- 'IMPORTING version migration'; without one the bucket is NONE. Each change raises the version.
+-- A record is 'OWNED version', 'MOVING version migration to' (as open as OWNED), 'FROZEN version
+-- migration to until', 'GONE version migration to' or 'IMPORTING version migration from [whole]';
+-- without one the bucket is NONE. Each change of who may write raises the version
+-- (functions_moving.lua).
 
 -- The bucket of a record, and the record it comes to now: a freeze that lapsed is over, which is a
 -- change too, and is written down by those that may.
@@ -69,7 +71,7 @@ local function settle(key, record, now, is_writing)
   local word = {}
   for one in string.gmatch(record, '%S+') do word[#word + 1] = one end
   local bucket = {state = word[1], version = word[2], migration = word[3], to = word[4]}
-  bucket.till = tonumber(word[5])
+  bucket.is_whole, bucket.till = word[5] == 'whole', tonumber(word[5])
   if bucket.state == 'FROZEN' and now >= bucket.till then
     bucket = {state = 'OWNED', version = tostring(bucket.version + 1)}
     record = 'OWNED ' .. bucket.version
@@ -96,13 +98,29 @@ local function at_term(term)
   return tonumber(shard[2])
 end
 
--- The same for a call about one bucket; *version* is nil for a read.
-local function admit(term, tag, version, now)
+-- What changes in a bucket that moves has to be copied again: it is in '{b}m'.
+local function note(tag, names)
+  for first = 1, #names, 1000 do
+    redis.call('SADD', tag .. 'm', unpack(names, first, math.min(first + 999, #names)))
+  end
+end
+
+-- With a room's people ('p:') change their statuses and links.
+local function note_key(key)
+  local tag, name = split(key)
+  local is_people = string.sub(key, #tag + 1, #tag + 1) == 'p'
+  note(tag, is_people and {key, tag .. 's:' .. name, tag .. 'c:' .. name} or {key})
+end
+
+-- The same for a call about one key of a bucket; *version* is nil for a read.
+local function admit(term, key, version, now)
   local seq, refusal = at_term(term)
   if refusal then return nil, refusal end
+  local tag = split(key)
   local bucket = settle(tag .. 'b', redis.call('GET', tag .. 'b'), now, version ~= nil)
   local why = closed(bucket, version, now)
   if why then return nil, refuse(why, tag) end
+  if bucket.state == 'MOVING' and version then note_key(key) end
   return seq
 end
 
@@ -156,30 +174,6 @@ local function buckets(keys)
   return records
 end
 
-local function freeze(keys, args)
-  local term, version, migration, to, hold = unpack(args)
-  local _, refusal = at_term(term)
-  if refusal then return refusal end
-  local now = now_ms()
-  local bucket, record = settle(keys[1], redis.call('GET', keys[1]), now, true)
-  if bucket.state ~= 'OWNED' or bucket.version ~= version then return refuse('BUCKET', record) end
-  local till = text(now + math.min(tonumber(hold), MAX_FREEZE_MS))
-  record = table.concat({'FROZEN', bucket.version + 1, migration, to, till}, ' ')
-  redis.call('SET', keys[1], record)
-  return record
-end
-
-local function thaw(keys, args)
-  local _, refusal = at_term(args[1])
-  if refusal then return refusal end
-  local bucket, record = settle(keys[1], redis.call('GET', keys[1]), now_ms(), true)
-  if bucket.state == 'FROZEN' and bucket.migration == args[2] then
-    record = 'OWNED ' .. bucket.version + 1
-    redis.call('SET', keys[1], record)
-  end
-  return record
-end
-
 -- What is no longer kept -------------------------------------------------------------------------
 -- A log entry's id is its offset and, behind the dash, the offset before it in its room: the first
 -- entry that is kept tells exactly what was lost, however it was lost. A room's newest offset (its
@@ -212,6 +206,31 @@ local function outdated(now, age, seq) return before_mark(now - age - math.ceil(
 
 -- No room without a tail ever had an entry above this.
 local function forgotten(now, seq) return before_mark(now - MEMORY_MS, seq) end
+
+-- A bucket that came from elsewhere has its lineage ('{b}h'): up to `since` its offsets are others',
+-- of which the marks here say nothing. They are kept until what was stored here first is old, and
+-- no room without a tail had one above `lost`. *known* holds what was asked before.
+local function arrival(tag, known)
+  local found = known[tag]
+  if not found then
+    local packed = redis.call('GET', tag .. 'h')
+    local lineage = packed and cmsgpack.unpack(packed)
+    local last = lineage and lineage[#lineage]
+    found = {since = last and last[2] or 0, lost = last and last[4] or 0}
+    known[tag] = found
+  end
+  return found
+end
+
+-- What was outdated or forgotten on the shard, of one bucket.
+local function outdated_in(tag, old, known)
+  return old > 0 and old > arrival(tag, known).since and old or 0
+end
+
+local function forgotten_in(tag, old, known)
+  local found = arrival(tag, known)
+  return old > found.since and old or found.lost
+end
 
 -- Publishing -------------------------------------------------------------------------------------
 
@@ -260,7 +279,8 @@ local function keep(batch, room, last, renew)
   local kept = batch.age + slack
   redis.call('SET', key, text(now + slack) .. last, 'PX', text(kept + MEMORY_MS))
   redis.call('PEXPIRE', room.key, text(kept))
-  redis.call('XTRIM', room.key, 'MINID', '=', text(outdated(now, batch.age, batch.before) + 1))
+  local old = outdated_in(room.tag, outdated(now, batch.age, batch.before), {})
+  redis.call('XTRIM', room.key, 'MINID', '=', text(old + 1))
 end
 
 -- Store one message; gives its offset, or the words of its first one, or of an error.
@@ -286,7 +306,7 @@ end
 local function append(batch, room)
   local args, replies, log, ids = batch.args, batch.replies, room.key, ids_of(room)
   local newest, renew = tail(room.tail)
-  newest = newest or text(forgotten(batch.now, batch.before))
+  newest = newest or text(forgotten_in(room.tag, forgotten(batch.now, batch.before), {}))
   local first, parts, run = newest, {}, room
   while run do
     local number = run.number
@@ -340,6 +360,20 @@ local function not_lagging(batch, rooms)
   return taking, count
 end
 
+-- What the messages of a room will change.
+local function note_messages(batch, room)
+  local tag, ids = room.tag, ids_of(room)
+  local names = {room.key, tag .. 't:' .. room.name}
+  while room do
+    for index = 0, room.count - 1 do
+      local identity = batch.args[room.at + 3 * index]
+      if identity ~= '' then names[#names + 1] = ids .. identity end
+    end
+    room = room.more
+  end
+  note(tag, names)
+end
+
 -- The rooms whose buckets take the batch, and how many messages those are; answers the others.
 local function admitted(batch, rooms)
   local wanted, open, count = {}, {}, 0
@@ -355,6 +389,8 @@ local function admitted(batch, rooms)
       if why then
         answer(batch, room, function() return why end)
         room = nil
+      elseif bucket.state == 'MOVING' then
+        note_messages(batch, room)
       end
     end
     if room then
@@ -420,12 +456,6 @@ register('roomful_v1_claim', claim)
 
 -- KEYS {b}b... -> the records, as they come to now.
 register('roomful_v1_buckets', buckets, 'no-writes')
-
--- KEYS {b}b; term, version, migration, to, hold_ms -> the record; BUCKET record.
-register('roomful_v1_freeze', freeze, 'allow-oom')
-
--- KEYS {b}b; term, migration -> the record.
-register('roomful_v1_thaw', thaw, 'allow-oom')
 
 -- KEYS {b}l:room... (each room once is best); term, keep, age_ms, window_ms, outbox ('entries' or
 -- 'entries bytes' that it may hold; 0: there is none), classes (one character for each key, or one

@@ -36,7 +36,7 @@ end
 
 local function erase(keys, args)
   local term, version, at, offset, user = unpack(args)
-  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  local _, refusal = admit(term, keys[1], version, now_ms())
   if refusal then return refusal end
   local low, high = '-', '+'
   if offset ~= '' then low, high = offset, offset end

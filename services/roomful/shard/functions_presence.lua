@@ -102,7 +102,7 @@ end
 local function join(keys, args)
   local term, version, edge, connection, user, status = unpack(args)
   local people, limit, shown, now = keys[1], tonumber(args[7]), tonumber(args[8]), now_ms()
-  local seq, refusal = admit(term, (split(people)), version, now)
+  local seq, refusal = admit(term, people, version, now)
   if refusal then return refusal end
   if not redis.call('ZSCORE', LEASES, edge) then return refuse('NO_LEASE') end
   local links, entry = links_of(people, user), entry_of(people, user)
@@ -128,7 +128,7 @@ end
 local function leave(keys, args)
   local term, version, edge, connection, user, grace, limit = unpack(args)
   local people, now = keys[1], now_ms()
-  local _, refusal = admit(term, (split(people)), version, now)
+  local _, refusal = admit(term, people, version, now)
   if refusal then return refusal end
   local links = links_of(people, user)
   if not links then return 0 end
@@ -138,7 +138,7 @@ end
 local function set_status(keys, args)
   local term, version, user, status = unpack(args)
   local people = keys[1]
-  local _, refusal = admit(term, (split(people)), version, now_ms())
+  local _, refusal = admit(term, people, version, now_ms())
   if refusal then return refusal end
   if not redis.call('ZSCORE', people, user) then return 0 end
   local statuses = keys_of(people)
@@ -151,7 +151,7 @@ local function set_status(keys, args)
 end
 
 local function members(keys, args)
-  local _, refusal = admit(args[1], (split(keys[1])), nil, now_ms())
+  local _, refusal = admit(args[1], keys[1], nil, now_ms())
   return refusal or list({}, keys[1], tonumber(args[2]))
 end
 
@@ -186,7 +186,9 @@ local function edges()
   local now, reply = now_ms(), {}
   local alive = redis.call('ZRANGEBYSCORE', LEASES, text(now), '+inf')
   for _, edge in ipairs(alive) do
-    reply[#reply + 1], reply[#reply + 2] = edge, redis.call('HGET', EDGES, edge) or ''
+    -- One that is only known by links that came with a bucket has said nothing.
+    local about = redis.call('HGET', EDGES, edge)
+    if about then reply[#reply + 1], reply[#reply + 2] = edge, about end
   end
   return reply
 end
@@ -195,7 +197,8 @@ end
 local function fate(people, now)
   local key = split(people) .. 'b'
   local state = settle(key, redis.call('GET', key), now, true).state
-  if state == 'OWNED' then return 'go' end
+  if state == 'MOVING' then note_key(people) end
+  if state == 'OWNED' or state == 'MOVING' then return 'go' end
   return (state == 'FROZEN' or state == 'IMPORTING') and 'wait' or 'forget'
 end
 
@@ -243,8 +246,12 @@ local function sweep_counts(now, budget)
   redis.call('HSET', 'roomful:shard', 'counted', text(now))
   for _, people in ipairs(changed) do
     local _, room = split(people)
-    local count = text(redis.call('ZCARD', people))
-    cast(room, 'presence-count', '{"roomId":' .. cjson.encode(room) .. ',"count":' .. count .. '}')
+    local count, what = text(redis.call('ZCARD', people)), fate(people, now)
+    if what == 'wait' then redis.call('SADD', COUNTS, people) end
+    if what == 'go' then
+      local body = '{"roomId":' .. cjson.encode(room) .. ',"count":' .. count .. '}'
+      cast(room, 'presence-count', body)
+    end
   end
 end
 

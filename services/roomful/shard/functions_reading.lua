@@ -16,21 +16,29 @@ end
 
 local function from_left(log, low, count) return range('XRANGE', log, text(low), '+', count) end
 
+local function up_to(entries, upper)
+  while #entries > 0 and entries[#entries][1] > upper do entries[#entries] = nil end
+  return entries
+end
+
 -- The logs that have something for the reader, each with its first entries; and the places of those
--- that lost something it was owed. Exactly: the first entry kept names the one before it.
-local function open_logs(keys, wanted, found, now, age, seq)
-  local logs, holes, oldest = {}, {}, outdated(now, age, seq)
+-- that lost something it was owed. Exactly: the first entry kept names the one before it. Each room
+-- is read after the offset in *wanted* and up to that in *uppers*.
+local function open_logs(keys, wanted, uppers, found, now, age, seq)
+  local logs, holes, oldest, known = {}, {}, outdated(now, age, seq), {}
   local lost, count = forgotten(now, seq), math.max(1, math.floor(PEEK / #keys))
   for index, key in ipairs(keys) do
-    local after, newest = wanted[index], tail(found[2 * index])
+    local after, newest, tag = wanted[index], tail(found[2 * index]), split(key)
     if not newest then
-      if lost > after then holes[#holes + 1] = index - 1 end
+      if forgotten_in(tag, lost, known) > after then holes[#holes + 1] = index - 1 end
     elseif tonumber(newest) > after then
-      local entries = from_left(key, math.max(after, oldest) + 1, count)
+      local low = math.max(after, outdated_in(tag, oldest, known)) + 1
+      local entries, upper = from_left(key, low, count), uppers[index]
       if #entries == 0 or entries[1][2] > after then
         holes[#holes + 1] = index - 1
       else
-        logs[#logs + 1] = {key = key, index = index - 1, entries = entries, count = count}
+        logs[#logs + 1] = {key = key, index = index - 1, upper = upper, count = count,
+          entries = up_to(entries, upper)}
       end
     end
   end
@@ -41,7 +49,8 @@ end
 local function gather(logs, waiting, horizon)
   for _, log in ipairs(logs) do
     if log.reached == nil or log.reached <= horizon then
-      local entries = log.entries or from_left(log.key, log.reached + 1, log.count)
+      local entries = log.entries or
+        up_to(from_left(log.key, log.reached + 1, log.count), log.upper)
       log.entries, log.reached = nil, math.huge
       for _, entry in ipairs(entries) do
         entry[2] = log.index
@@ -82,11 +91,14 @@ local function read(keys, args)
   local now, seq, refusal = now_ms(), at_term(args[1])
   if refusal then return refusal end
   local after, limit, age = tonumber(args[2]), tonumber(args[3]), tonumber(args[4])
-  local names, wanted, all = {}, {}, {}
+  local names, wanted, uppers, all, is_ours = {}, {}, {}, {}, false
   for index, key in ipairs(keys) do
     local tag, name = split(key)
+    local upper = args[index + 4 + #keys]
     names[2 * index - 1], names[2 * index] = tag .. 'b', tag .. 't:' .. name
     wanted[index], all[index] = math.max(after, tonumber(args[index + 4])), index - 1
+    uppers[index] = tonumber(upper) or math.huge
+    is_ours = is_ours or not upper or upper == ''
   end
   local found = get_all(names)
   for index = 1, #names, 2 do
@@ -97,9 +109,9 @@ local function read(keys, args)
     if why then return refuse(why, (split(names[index]))) end
   end
   -- An offset that was never given out, or whose entries may be lost: nobody knows what its client
-  -- has.
-  if after > seq or is_unkept(after, seq) then return {after, 0, array(0), all} end
-  local logs, holes = open_logs(keys, wanted, found, now, age, seq)
+  -- has. Of another shard's offsets the lineage says it.
+  if is_ours and (after > seq or is_unkept(after, seq)) then return {after, 0, array(0), all} end
+  local logs, holes = open_logs(keys, wanted, uppers, found, now, age, seq)
   if #holes > 0 then return {after, 0, array(0), holes} end
   local parts, reached = merge(logs, limit)
   return {reached or seq, reached and 0 or 1, array(#parts) .. table.concat(parts), {}}
@@ -121,9 +133,10 @@ end
 local function page(keys, args)
   local term, before, after, count, limit, age = unpack(args)
   local now, log = now_ms(), keys[1]
-  local seq, refusal = admit(term, (split(log)), nil, now)
+  local seq, refusal = admit(term, log, nil, now)
   if refusal then return refusal end
-  local low = math.max(tonumber(after) or 0, outdated(now, tonumber(age), seq)) + 1
+  local old = outdated_in((split(log)), outdated(now, tonumber(age), seq), {})
+  local low = math.max(tonumber(after) or 0, old) + 1
   local high = before == '' and '+' or text(before - 1)
   local is_forward, chosen, size, is_more = after ~= '', {}, 0, false
   if high ~= '+' and tonumber(high) < low then return {0, array(0)} end
@@ -160,7 +173,7 @@ end
 
 local function save_session(keys, args)
   local term, version, generation, record, ttl, is_taken = unpack(args)
-  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  local _, refusal = admit(term, keys[1], version, now_ms())
   if refusal then return refusal end
   local newest = generation_of(keys[1])
   if newest > tonumber(generation) or is_taken == '1' and newest == tonumber(generation) then
@@ -171,7 +184,7 @@ local function save_session(keys, args)
 end
 
 local function load_session(keys, args)
-  local _, refusal = admit(args[1], (split(keys[1])), nil, now_ms())
+  local _, refusal = admit(args[1], keys[1], nil, now_ms())
   if refusal then return refusal end
   local kept = redis.call('GET', keys[1])
   return kept and string.match(kept, '^%d+ (.*)$')
@@ -179,7 +192,7 @@ end
 
 local function drop_session(keys, args)
   local term, version, generation = unpack(args)
-  local _, refusal = admit(term, (split(keys[1])), version, now_ms())
+  local _, refusal = admit(term, keys[1], version, now_ms())
   if refusal then return refusal end
   if generation_of(keys[1]) > tonumber(generation) then return 0 end
   return redis.call('DEL', keys[1])
@@ -214,7 +227,8 @@ local function topology()
   return redis.call('HMGET', TOPOLOGY, 'generation', 'document')
 end
 
--- KEYS {b}l:room...; term, after, limit_bytes, age_ms, each room's join offset
+-- KEYS {b}l:room...; term, after, limit_bytes, age_ms, each room's join offset, and if any, each
+-- room's last offset to read ('': none, and *after* is one of this shard's)
 -- -> {reached, is_complete, MessagePack [[offset, place of the room in KEYS, envelope], ...],
 -- {places of rooms with a hole}}; with a hole there are no entries.
 register('roomful_v1_read', read, 'no-writes')

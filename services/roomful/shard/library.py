@@ -1,7 +1,7 @@
 """
 Puts the Function library on a shard's primary, and says what server that is.
 
-The library is one text for the server, kept in four files so that each can be read on its own.
+The library is one text for the server, kept in files so that each can be read on its own.
 Redis persists and replicates it like data: it is loaded once, by the controller, and a promoted
 replica has it. What its functions take and give is in docs/adr/0007-function-library.md.
 """
@@ -39,6 +39,7 @@ _PARTS: Final = (
     "functions_presence.lua",
     "functions_outbox.lua",
     "functions_control.lua",
+    "functions_moving.lua",
 )
 _OLDEST: Final = {"redis": (7, 0), "valkey": (8, 0)}
 _VERSION: Final = re.compile(r"^local VERSION = ([1-9][0-9]*)$", re.MULTILINE)
