@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from roomful.archive.sqlite_chunks import COLUMNS, Chunk, connect, forward, rewrite
+from roomful.shard.base import Entry, RoomId
 from support.deadline import DEADLINE_S, eventually, within
 from support.resuming import PlainReceiver, RetryingSender, running
 from support.server import Server, claim_port, start
@@ -95,18 +97,18 @@ async def test_killed_again_and_again_under_load(server: Killed) -> None:
     assert contents == expected
 
 
-async def test_messages_get_rows_of_their_own(server: Killed) -> None:
-    """What SQL sees after a stop: every message once, and nothing left in the journal."""
+async def test_all_messages_are_in_the_database_after_a_stop(server: Killed) -> None:
+    """Every message once, and nothing left in the journal."""
     async with signed_in(server.now.ws_url, TOKEN) as client:
         await client.join(ROOM)
         for number in range(30):
             await client.say(ROOM, number)
     assert server.now.stop() == 0
     (path,) = server.now.state.glob("messages-*.sqlite3")
-    with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute('SELECT "offset", user_id FROM message ORDER BY 1').fetchall()
+    with closing(connect(path)) as connection:
+        kept = [(one.offset, one.envelope.user) for one in forward(connection, RoomId(ROOM), -1)]
     assert not list(path.with_suffix(".journal").iterdir())
-    assert rows == [(number, "alice") for number in range(1, 31)]
+    assert kept == [(number, "alice") for number in range(1, 31)]
 
 
 def test_two_processes_never_share_their_messages(server: Killed, tmp_path: Path) -> None:
@@ -129,14 +131,18 @@ async def test_what_is_too_old_goes(server: Killed, tmp_path: Path) -> None:
             await client.say(ROOM, number)
     assert server.now.stop() == 0
     (path,) = server.now.state.glob("messages-*.sqlite3")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute('UPDATE message SET timestamp_ms = 5 WHERE "offset" = 1')
-        connection.commit()
+    with closing(connect(path)) as connection:
+        query = f"SELECT {COLUMNS} FROM chunk WHERE room = ?"  # noqa: S608
+        (row,) = connection.execute(query, (ROOM,)).fetchall()
+        chunk = Chunk(*row)
+        first, *others = chunk.entries()
+        envelope = msgspec.structs.replace(first.envelope, timestamp=5)
+        rewrite(connection, chunk, [Entry(first.offset, envelope), *others])
     settings = {"archive_retention": "*=1h"}
     server.now = await asyncio.to_thread(start, tmp_path, settings=settings, port=server.now.port)
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(connect(path)) as connection:
 
         async def is_gone() -> bool:
-            return bool(connection.execute("SELECT count(*) = 2 FROM message").fetchone()[0])
+            return len(list(forward(connection, RoomId(ROOM), -1))) == 2
 
         await eventually(is_gone, "the old message is gone")

@@ -20,7 +20,7 @@ from typing import Final
 from roomful.archive.base import ArchiveUnavailable, Rule
 from roomful.archive.journal import Journal, read_file
 from roomful.archive.sqlite import SqliteArchive
-from roomful.archive.sqlite_rows import COLUMNS, connect, entry_of, insert, without_erased
+from roomful.archive.sqlite_chunks import connect, insert, newest_first, without_erased
 from roomful.cluster.cursor import ShardName
 from roomful.shard.base import Entry, Stored
 from roomful.shard.log import LogLimits
@@ -31,7 +31,7 @@ __all__ = ["EmbeddedArchive"]
 logger = logging.getLogger("roomful.archive")
 
 PIECE: Final = 5_000
-"""Rows of one transaction: who writes too (erasing, retention) waits for no more."""
+"""Messages of one transaction: who writes too (erasing, retention) waits for no more."""
 
 
 class EmbeddedArchive:
@@ -95,11 +95,12 @@ class EmbeddedArchive:
         shard.write_to(self.journal)
 
     def _move_journal(self, connection: sqlite3.Connection) -> None:
-        """Give rows to what the last process had no time for."""
+        """Move what the last process had no time for."""
         paths = sorted(self._files.glob("*.journal"))
         row = connection.execute("SELECT name FROM shard").fetchone()
         for path in paths:
-            for entries in read_file(path):
+            entries = [entry for batch in read_file(path) for entry in batch]
+            if entries:
                 _move(connection, ShardName(row[0]), entries)
             path.unlink()
         if paths:
@@ -126,7 +127,7 @@ class EmbeddedArchive:
             await asyncio.sleep(every_s)
 
     def close_journal(self) -> None:
-        """Give everything its rows; blocks. The shard is closed."""
+        """Move everything into the database; blocks. The shard is closed."""
         if self.journal is not None:
             self.journal.close()
 
@@ -137,7 +138,7 @@ class EmbeddedArchive:
 
 
 class _Mover:
-    """Gives messages their rows, in one thread."""
+    """Puts messages into the database, in one thread."""
 
     # Mutable state: the thread's connection, once it began.
     def __init__(self, path: Path, shard: ShardName) -> None:
@@ -146,23 +147,25 @@ class _Mover:
         self._connection: sqlite3.Connection | None = None
 
     def move(self, entries: Sequence[Entry]) -> None:
-        """Give *entries* their rows, in pieces."""
+        """Put *entries* there, in pieces."""
         if self._connection is None:
             self._connection = connect(self._path)
-        for first in range(0, len(entries), PIECE):
-            _move(self._connection, self._shard, entries[first : first + PIECE])
+        _move(self._connection, self._shard, entries)
 
 
 def _move(connection: sqlite3.Connection, shard: ShardName, entries: Sequence[Entry]) -> None:
-    by_place = sorted(entries, key=lambda entry: (entry.envelope.room, entry.offset))
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        insert(connection, shard, without_erased(connection, by_place))
-        connection.execute("UPDATE shard SET newest = ?", (entries[-1].offset,))
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    """Put *entries* into chunks, as many of a room together as there are."""
+    newest, by_room = entries[-1].offset, sorted(entries, key=lambda entry: entry.envelope.room)
+    for first in range(0, len(by_room), PIECE):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            insert(connection, shard, without_erased(connection, by_room[first : first + PIECE]))
+            if first + PIECE >= len(by_room):
+                connection.execute("UPDATE shard SET newest = ?", (newest,))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
 
 
 def _is_newest(handed: MemoryState, name: str, newest: int) -> bool:
@@ -180,21 +183,14 @@ def _recover(
     """Give the state after a process that was killed: its hot log, and the ids in it."""
     now = time.time()
     oldest_ms = (now - log.age_s) * 1000
-    rows = connection.execute(
-        f"SELECT {COLUMNS} FROM message INDEXED BY message_offset WHERE shard = ? "  # noqa: S608
-        'ORDER BY "offset" DESC',
-        (name,),
-    )
     entries: list[Entry] = []
     size = lost = 0
-    for row in rows:
-        entry = entry_of(row)
+    for entry in newest_first(connection, name):
         size += entry.envelope.size
         if entry.envelope.timestamp < oldest_ms or size > log.total_bytes:
             lost = entry.offset
             break
         entries.append(entry)
-    rows.close()
     entries.reverse()
     ids: dict[IdKey, tuple[float, IdKey, Stored]] = {}
     for entry in entries[-limits.ids :]:

@@ -3,8 +3,8 @@ The embedded shard's journal: a batch is in the hands of the system before anybo
 
 A batch is appended to a file by one write, on the event loop: 11 µs for 250 messages, where
 handing it to a thread costs more than ten times that (docs/adr/0009-embedded-journal.md). A
-thread gives the messages their rows in SQLite a little later, thousands at once, because a page of
-a room is then written once for many; and a file whose messages all have rows is removed. After a
+thread puts the messages into SQLite a little later, thousands at once, so that those of a room go
+together; and a file whose messages are all there is removed. After a
 SIGKILL the next process reads the files that are left; a power cut may lose what the system had
 not written to the disk.
 
@@ -38,10 +38,10 @@ logger = logging.getLogger("roomful.archive")
 
 FULL_ENTRIES: Final = 20_000
 FULL_BYTES: Final = 16 << 20
-"""With so much in it, or after MOVE_S, a file's messages get their rows."""
+"""With so much in it, or after MOVE_S, a file's messages are moved to SQLite."""
 MOVE_S: Final = 1.0
 HELD: Final = 10
-"""Times a full file above which batches are refused: rows cannot be written."""
+"""Times a full file above which batches are refused: SQLite takes none."""
 
 _HEAD: Final = struct.Struct(">I")
 _TAIL: Final = struct.Struct(">Q")
@@ -49,7 +49,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[Entry]).decode
 
 Move = Callable[[Sequence[Entry]], None]
-"""Gives entries their rows; repeating it changes nothing. May raise sqlite3.Error."""
+"""Puts entries into SQLite; repeating it changes nothing. May raise sqlite3.Error."""
 
 
 @dataclass(slots=True)
@@ -66,14 +66,14 @@ class Journal:
 
     # Mutable state, under the condition: the file that is written, its length, its entries and
     # their bytes, which go to the thread together; what is asked of the thread, and who waits for
-    # it; the newest offsets that were written, and that have a row.
+    # it; the newest offsets that were written, and that are in SQLite.
     def __init__(self, directory: Path, move: Move, moved: int) -> None:
         """
         Begin in *directory*, which has no files of another journal any more.
 
         Args:
             move: called in a thread, with entries in offset order.
-            moved: the newest offset that has a row already.
+            moved: the newest offset that is in SQLite already.
         """
         self._directory = directory
         self._move = move
@@ -91,7 +91,7 @@ class Journal:
 
     @property
     def backlog(self) -> int:
-        """Messages that have no row yet."""
+        """Messages that are not in SQLite yet."""
         return self._written - self._moved
 
     def _next_file(self) -> tuple[Path, int, int]:
@@ -140,7 +140,7 @@ class Journal:
         self._length += len(batch)
 
     async def moved_past(self, offset: int) -> None:
-        """Wait until everything up to *offset* that was written has its row."""
+        """Wait until everything up to *offset* that was written is in SQLite."""
         offset = min(offset, self._written)
         if self._moved >= offset:
             return
@@ -152,7 +152,7 @@ class Journal:
         await done
 
     def close(self) -> None:
-        """Give everything its row and end; blocks."""
+        """Move everything and end; blocks."""
         with self._condition:
             self._is_closing = True
             self._condition.notify()

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,13 +31,15 @@ from roomful.archive.base import (
     fitting,
 )
 from roomful.archive.retention import cutoffs, lost_rooms, rule_of
-from roomful.archive.sqlite_rows import (
+from roomful.archive.sqlite_chunks import (
     COLUMNS,
+    Chunk,
+    backward,
     connect,
-    entries_of,
-    entry_of,
+    forward,
     insert,
     migrate,
+    rewrite,
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
@@ -46,8 +49,10 @@ __all__ = ["SqliteArchive"]
 
 logger = logging.getLogger("roomful.archive")
 
-PIECE: Final = 1_000
-"""Rows that are looked at before others get their turn."""
+PIECE: Final = 64
+"""Chunks that are looked at before others get their turn."""
+WALKED: Final = 2_000
+"""Chunks of which only the age and the room are looked at, likewise."""
 SETTLE_S: Final = 5.0
 HIGHEST: Final = 2**63 - 1
 
@@ -58,16 +63,14 @@ Settled = Callable[[int], Awaitable[None]]
 class SqliteArchive:
     """Implements Archive."""
 
-    # Mutable state: the thread and its connection, and per pattern how far retention has been
-    # since the start.
+    # Mutable state: the thread and its connection.
     def __init__(self, path: Path) -> None:
         """Open the database at *path*, or make it; blocks."""
         self._connection = connect(path)
         migrate(self._connection)
         self._thread = ThreadPoolExecutor(1, "archive")
         self.settled: Settled | None = None
-        """Waits until all up to an offset has a row, where rows come later than acks."""
-        self._walked: dict[str, int] = {}
+        """Waits until all up to an offset is here, where it comes later than its ack."""
 
     async def _settle(self, offset: int) -> None:
         if self.settled is None:
@@ -76,7 +79,7 @@ class SqliteArchive:
             async with asyncio.timeout(SETTLE_S):
                 await self.settled(offset)
         except TimeoutError as exc:
-            raise ArchiveUnavailable("SQLite: messages still wait for their rows") from exc
+            raise ArchiveUnavailable("SQLite: messages still wait to be moved") from exc
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -110,10 +113,7 @@ class SqliteArchive:
         """Keep *entries* of *shard*."""
 
         def work(connection: sqlite3.Connection) -> Stored:
-            wanted = without_erased(connection, entries)
-            before = connection.total_changes
-            buried = _insert_or_bury(connection, shard, wanted)
-            return Stored(connection.total_changes - before - buried, buried)
+            return _insert_or_bury(connection, shard, without_erased(connection, entries))
 
         if not entries:
             return Stored(0)
@@ -129,16 +129,13 @@ class SqliteArchive:
         self, room: RoomId, *, before: int | None, after: int | None, limit: int
     ) -> Page:
         """Give a page of *room*."""
-        is_forward = after is not None
-        query = (
-            f'SELECT {COLUMNS} FROM message WHERE room = ? AND "offset" > ? AND "offset" < ? '  # noqa: S608
-            f'ORDER BY "offset" {"ASC" if is_forward else "DESC"} LIMIT ?'
-        )
         low, high = -1 if after is None else after, HIGHEST if before is None else before
         await self._settle(high - 1)
-        values = room, low, min(high, HIGHEST), limit + 1
-        rows = await self._run(lambda: self._connection.execute(query, values).fetchall())
-        return cut_page(entries_of(rows), limit, is_forward=is_forward)
+        walk = backward if after is None else forward
+        found = await self._run(
+            lambda: list(islice(walk(self._connection, room, low, min(high, HIGHEST)), limit + 1))
+        )
+        return cut_page(found, limit, is_forward=after is not None)
 
     async def read(
         self, shard: ShardName, rooms: Mapping[RoomId, int], span: range, limit_bytes: int
@@ -157,15 +154,8 @@ class SqliteArchive:
         holes = lost_rooms(rooms, rows)
         if holes:
             return Replay((), after, is_complete=False, holes=holes)
-        query = (
-            f'SELECT {COLUMNS} FROM message WHERE room = ? AND "offset" > ? AND "offset" <= ? '  # noqa: S608
-            'ORDER BY "offset"'
-        )
         found = [
-            map(
-                entry_of,
-                self._connection.execute(query, (room, max(after, joined), last)),
-            )
+            forward(self._connection, room, max(after, joined), span.stop)
             for room, joined in rooms.items()
         ]
         merged = heapq.merge(*found, key=lambda entry: entry.offset)
@@ -177,7 +167,7 @@ class SqliteArchive:
 
     async def erase(self, erasure: Erasure) -> int:
         """Make what *erasure* covers gone."""
-        # What has no row yet would be left out without having been counted.
+        # What is not here yet would be left out without having been counted.
         await self._settle(HIGHEST)
 
         def note(connection: sqlite3.Connection) -> int:
@@ -201,17 +191,17 @@ class SqliteArchive:
         return sum([await self._finish(row[0], Erasure(*row[1:])) for row in rows])
 
     async def _finish(self, number: int, erasure: Erasure) -> int:
-        where, values = _where(erasure)
-        query = (
-            'DELETE FROM message WHERE (room, "offset", shard) IN '  # noqa: S608
-            f'(SELECT room, "offset", shard FROM message WHERE {where} LIMIT {PIECE})'
-        )
-        erased = 0
+        erased, done = 0, 0
         while True:
-            deleted = await self._run(lambda: self._connection.execute(query, values).rowcount)
-            erased += deleted
-            if deleted < PIECE:
+            count, last = await self._run(
+                lambda done=done: self._transaction(  # type: ignore[misc]
+                    lambda connection: _erase_in(connection, erasure, done)
+                )
+            )
+            erased += count
+            if last is None:
                 break
+            done = last
         await self._run(
             lambda: self._connection.execute(
                 "UPDATE erasure SET erased = ? WHERE number = ?", (erased, number)
@@ -224,45 +214,22 @@ class SqliteArchive:
         """Let go of what is older than its rule says."""
         deleted = 0
         for rule, cutoff in cutoffs(rules, now_ms):
-            is_done = False
-            while not is_done:
-                count, is_done = await self._run(
-                    lambda rule=rule, cutoff=cutoff: self._transaction(  # type: ignore[misc]
-                        lambda connection: self._let_go(connection, rules, rule, cutoff)
+            place: tuple[str, int] | None = ("", -1)
+            while place is not None:
+                found, place = await self._run(
+                    lambda cutoff=cutoff, place=place: _old_chunks(  # type: ignore[misc]
+                        self._connection, cutoff, place
                     )
                 )
-                deleted += count
+                numbers = [number for number, room in found if rule_of(rules, room) is rule]
+                for first in range(0, len(numbers), PIECE):
+                    some = numbers[first : first + PIECE]
+                    deleted += await self._run(
+                        lambda rule=rule, cutoff=cutoff, some=some: self._transaction(  # type: ignore[misc]
+                            lambda connection: _let_go(connection, rule.pattern, cutoff, some)
+                        )
+                    )
         return deleted
-
-    def _let_go(
-        self, connection: sqlite3.Connection, rules: Sequence[Rule], rule: Rule, cutoff: int
-    ) -> tuple[int, bool]:
-        """Walk a piece by age; gives how many went, and whether all that is old was seen."""
-        rows = connection.execute(
-            'SELECT room, "offset", shard, timestamp_ms FROM message INDEXED BY message_offset '
-            'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
-            (self._walked.get(rule.pattern, -1), PIECE),
-        ).fetchall()
-        old, is_done = [], len(rows) < PIECE
-        walked = self._walked.get(rule.pattern, -1)
-        for room, offset, shard, timestamp in rows:
-            if timestamp >= cutoff:
-                is_done = True
-                break
-            walked = offset
-            if rule_of(rules, room) is rule:
-                old.append((room, offset, shard))
-        connection.executemany(
-            'DELETE FROM message WHERE room = ? AND "offset" = ? AND shard = ?', old
-        )
-        newest = {shard: offset for _, offset, shard in old}
-        connection.executemany(
-            "INSERT INTO retained VALUES (?, ?, ?) ON CONFLICT (pattern, shard) "
-            "DO UPDATE SET newest = max(newest, excluded.newest)",
-            [(rule.pattern, shard, offset) for shard, offset in newest.items()],
-        )
-        self._walked[rule.pattern] = walked
-        return len(old), is_done
 
     # Export ---------------------------------------------------------------------------------
 
@@ -270,45 +237,50 @@ class SqliteArchive:
         self, *, room: RoomId | None = None, user: UserId | None = None
     ) -> AsyncIterator[Sequence[Kept]]:
         """Give messages in batches, by room and offset."""
-        last: tuple[str, int, str] = "", -1, ""
+        place: tuple[str, int] = "", -1
         query = (
-            f'SELECT shard, {COLUMNS} FROM message WHERE (room, "offset", shard) > (?, ?, ?) '  # noqa: S608
-            "AND (?4 IS NULL OR room = ?4) AND (?5 IS NULL OR user_id = ?5) "
-            f'ORDER BY room, "offset", shard LIMIT {PIECE}'
+            f"SELECT {COLUMNS} FROM chunk WHERE (room, last) > (?, ?) "  # noqa: S608
+            "AND (?3 IS NULL OR room = ?3) AND (?4 IS NULL OR instr(entries, ?4)) "
+            "ORDER BY room, last LIMIT ?5"
         )
         while True:
-            values = (*last, room, user)
+            values = (*place, room, None if user is None else user.encode(), PIECE)
             rows = await self._run(
                 lambda values=values: self._connection.execute(query, values).fetchall()  # type: ignore[misc]
             )
-            if rows:
-                yield [Kept(ShardName(row[0]), entry_of(row[1:])) for row in rows]
+            for chunk in map(Chunk._make, rows):
+                place = chunk.room, chunk.last
+                kept = [
+                    Kept(ShardName(one.origin or chunk.shard), one)
+                    for one in chunk.entries()
+                    if user is None or one.envelope.user == user
+                ]
+                if kept:
+                    yield kept
             if len(rows) < PIECE:
                 return
-            shard, name, offset = rows[-1][:3]
-            last = name, offset, shard
 
 
 def _insert_or_bury(
     connection: sqlite3.Connection, shard: ShardName, entries: Sequence[Entry]
-) -> int:
-    """Insert *entries*; those that cannot be are buried. Gives how many those are."""
+) -> Stored:
+    """Insert *entries*; those that cannot be are buried."""
     connection.execute("SAVEPOINT one")
     try:
-        insert(connection, shard, entries)
+        return Stored(insert(connection, shard, entries))
     except (sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError) as exc:
         connection.execute("ROLLBACK TO one")
         if len(entries) == 1:
             raw = msgspec.msgpack.encode(entries[0].envelope.body)
             _bury(connection, [Letter(shard, entries[0].offset, raw, str(exc))])
-            return 1
+            return Stored(0, 1)
         half = len(entries) // 2
-        return _insert_or_bury(connection, shard, entries[:half]) + _insert_or_bury(
-            connection, shard, entries[half:]
-        )
+        parts = [
+            _insert_or_bury(connection, shard, part) for part in (entries[:half], entries[half:])
+        ]
+        return Stored(sum(one.new for one in parts), sum(one.letters for one in parts))
     finally:
         connection.execute("RELEASE one")
-    return 0
 
 
 def _bury(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
@@ -319,18 +291,77 @@ def _bury(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
     )
 
 
+def _old_chunks(
+    connection: sqlite3.Connection, cutoff: int, place: tuple[str, int]
+) -> tuple[list[tuple[int, str]], tuple[str, int] | None]:
+    """Give number and room of chunks with something old, from *place* on; and where to go on."""
+    rows = connection.execute(
+        "SELECT room, last, number, oldest_ms FROM chunk WHERE (room, last) > (?, ?) "
+        "ORDER BY room, last LIMIT ?",
+        (*place, WALKED),
+    ).fetchall()
+    found = [(number, room) for room, _, number, oldest_ms in rows if oldest_ms < cutoff]
+    return found, rows[-1][:2] if len(rows) == WALKED else None
+
+
+def _let_go(
+    connection: sqlite3.Connection, pattern: str, cutoff: int, numbers: Sequence[int]
+) -> int:
+    """Let go of what is old in the chunks *numbers*, of rooms of *pattern*; gives how many."""
+    newest: dict[str, int] = {}
+    count = 0
+    for number in numbers:
+        query = f"SELECT {COLUMNS} FROM chunk WHERE number = ?"  # noqa: S608
+        row = connection.execute(query, (number,)).fetchone()
+        if row is None:
+            continue  # it was written anew, with another number: the next time
+        chunk = Chunk(*row)
+        entries, kept = chunk.entries(), []
+        for one in entries:
+            if one.envelope.timestamp < cutoff:
+                shard = one.origin or chunk.shard
+                newest[shard] = max(newest.get(shard, 0), one.offset)
+            else:
+                kept.append(one)
+        rewrite(connection, chunk, kept)
+        count += len(entries) - len(kept)
+    connection.executemany(
+        "INSERT INTO retained VALUES (?, ?, ?) ON CONFLICT (pattern, shard) "
+        "DO UPDATE SET newest = max(newest, excluded.newest)",
+        [(pattern, shard, offset) for shard, offset in newest.items()],
+    )
+    return count
+
+
+def _erase_in(
+    connection: sqlite3.Connection, erasure: Erasure, done: int
+) -> tuple[int, int | None]:
+    """Erase from a piece of the chunks after number *done*; gives how many, and up to which."""
+    where, values = _where(erasure)
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM chunk WHERE number > ? AND oldest_ms <= ? AND {where} "  # noqa: S608
+        "ORDER BY number LIMIT ?",
+        (done, erasure.at_ms, *values, PIECE),
+    ).fetchall()
+    count = 0
+    for chunk in map(Chunk._make, rows):
+        entries = chunk.entries()
+        kept = [one for one in entries if not erasure.covers(one)]
+        if len(kept) < len(entries):
+            rewrite(connection, chunk, kept)
+            count += len(entries) - len(kept)
+    return count, rows[-1][0] if len(rows) == PIECE else None
+
+
 def _where(erasure: Erasure) -> tuple[str, tuple[Any, ...]]:
+    """Give which chunks may have something that *erasure* covers."""
     if erasure.user is not None:
-        own = "user:" + erasure.user
-        return "(user_id = ? OR room = ?) AND timestamp_ms <= ?", (
-            erasure.user,
-            own,
-            erasure.at_ms,
-        )
+        name = erasure.user.encode()
+        return "(instr(entries, ?) OR room = ?)", (name, "user:" + erasure.user)
     if erasure.offset is None:
-        return "room = ? AND timestamp_ms <= ?", (erasure.room, erasure.at_ms)
-    return 'room = ? AND "offset" = ? AND timestamp_ms <= ?', (
+        return "room = ?", (erasure.room,)
+    return "room = ? AND last >= ? AND first <= ?", (
         erasure.room,
         erasure.offset,
-        erasure.at_ms,
+        erasure.offset,
     )

@@ -1,21 +1,20 @@
 -- The embedded archive; what it does not have yet is in the journal's files (archive/journal.py).
 
--- In this order a page of a room is a range of the table itself.
-CREATE TABLE message (
+-- Some messages of one room, one after another (archive/sqlite_chunks.py): a row for each message
+-- costs ten times as much as it (docs/adr/0009). No two chunks of a room overlap.
+CREATE TABLE chunk (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
     room TEXT NOT NULL,
-    "offset" INTEGER NOT NULL,
-    shard TEXT NOT NULL,
-    timestamp_ms INTEGER NOT NULL,
-    event TEXT NOT NULL,
-    id TEXT NOT NULL,
-    user_id TEXT NOT NULL,
-    body BLOB NOT NULL,
-    attachments BLOB, -- MessagePack: an array of binaries
-    PRIMARY KEY (room, "offset", shard)
-) WITHOUT ROWID;
+    first INTEGER NOT NULL, -- offsets
+    last INTEGER NOT NULL,
+    shard TEXT NOT NULL, -- where those were born that do not say it
+    oldest_ms INTEGER NOT NULL,
+    newest_ms INTEGER NOT NULL,
+    entries BLOB NOT NULL -- MessagePack: an array of [offset, envelope, origin]
+);
 
--- For what comes by time: the newest at the start, the oldest for retention.
-CREATE INDEX message_offset ON message ("offset");
+-- The only one, because each costs as much as the chunk: retention and the start walk all of it.
+CREATE INDEX chunk_room ON chunk (room, last, oldest_ms);
 
 -- The embedded shard: one row.
 CREATE TABLE shard (
