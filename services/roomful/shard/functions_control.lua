@@ -1,5 +1,5 @@
 
--- Part five of the library (see functions.lua): what was revoked, for edges that come later.
+-- Part of the library (see functions.lua): what was revoked, for edges that come later.
 --
 -- Every shard keeps all of it, so that any one that answers knows everything. By what was revoked:
 -- when it lapses (REVOKED), and the words that edges hear (REVOCATIONS).

@@ -1,5 +1,5 @@
 
--- Part six of the library (see functions.lua): a bucket that moves from this shard, or to it.
+-- Part of the library (see functions.lua): a bucket that moves from this shard, or to it.
 --
 -- The steps and their order are docs/adr/0020-moving-a-bucket.md, what is in which key is
 -- docs/adr/0021-copying-a-bucket.md. S, which has the bucket, decides: OWNED, MOVING, FROZEN, GONE. T, which

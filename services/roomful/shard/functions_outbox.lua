@@ -1,4 +1,4 @@
--- Part four of the library (see functions.lua): what the archiver has to fetch, and what is erased.
+-- Part of the library (see functions.lua): what the archiver has to fetch, and what is erased.
 
 local ARCHIVERS = 'archive' -- the outbox's consumer group
 

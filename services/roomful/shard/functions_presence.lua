@@ -1,5 +1,5 @@
 
--- Part three of the library (see functions.lua): who is in which room, and through which edges.
+-- Part of the library (see functions.lua): who is in which room, and through which edges.
 --
 -- A room's people ('{b}p:room') are a sorted set by the number of their join; a status that is not
 -- 'online' is in '{b}s:room'. A user's links ('{b}c:room') are [edge, connection, edge, ...]; who has

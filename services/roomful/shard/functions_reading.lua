@@ -1,5 +1,5 @@
 
--- Part two of the library (see functions.lua): reading logs, session records, publications.
+-- Part of the library (see functions.lua): reading logs, session records, publications.
 
 local ENTRY_BYTES = 400 -- what an entry takes at the edge besides its bytes (Envelope.size)
 local PEEK = 64 -- entries read at a time, over all logs

@@ -1,0 +1,212 @@
+
+-- Part of the library (see functions.lua): storing messages, and telling them.
+
+-- The batch by room, before any offset is given (rule a of the design), whatever the caller did.
+-- A room is a run of messages: where its arguments begin, how many there are, and the number of
+-- the first in the reply; a room that comes again continues in `more`.
+local function by_room(keys, args)
+  local rooms, known, at, number = {}, {}, 7, 1
+  local classes, is_same = args[6], #args[6] == 1
+  for index = 1, #keys do
+    local key, count = keys[index], tonumber(args[at + 1])
+    local class = is_same and classes or string.sub(classes, index, index)
+    local run, before = {key = key, version = args[at], at = at + 2, count = count, number = number,
+      class = class, more = false, tag = false, name = false}, known[key]
+    known[key] = run
+    if before then
+      before.more = run
+    else
+      run.tag, run.name = split(key)
+      rooms[#rooms + 1] = run
+    end
+    at, number = at + 2 + 3 * count, number + count
+  end
+  assert(at == #args + 1 and number <= MAX_MESSAGES + 1, 'roomful: not a batch')
+  return rooms
+end
+
+-- Answer all messages of a room with what *reply* gives for each.
+local function answer(batch, room, reply)
+  while room do
+    for index = 0, room.count - 1 do
+      batch.replies[room.number + index] = reply(batch.args[room.at + 3 * index])
+    end
+    room = room.more
+  end
+end
+
+-- Set the room's tail, and at times how long it and the log are kept.
+local function keep(batch, room, last, renew)
+  local key, now, slack = room.tag .. 't:' .. room.name, batch.now, math.floor(batch.age / 8)
+  local left = renew and renew - now or 0
+  if left > 0 and left <= slack then
+    redis.call('SET', key, string.sub(room.tail, 1, 13) .. last, 'KEEPTTL')
+    return
+  end
+  local kept = batch.age + slack
+  redis.call('SET', key, text(now + slack) .. last, 'PX', text(kept + MEMORY_MS))
+  redis.call('PEXPIRE', room.key, text(kept))
+  local old = outdated_in(room.tag, outdated(now, batch.age, batch.before), {})
+  redis.call('XTRIM', room.key, 'MINID', '=', text(old + 1))
+end
+
+-- Store one message; gives its offset, or the words of its first one, or of an error.
+local function store(batch, log, newest, identity, is_named, time, envelope)
+  local seq = batch.seq + 1
+  local offset = text(seq)
+  if identity then
+    local words = offset .. ' ' .. time
+    local window = is_named and batch.window or batch.retry
+    local first = redis.call('SET', identity, words, 'NX', 'GET', 'PX', window)
+    if first then return first end
+  end
+  local id = offset .. '-' .. newest
+  local added = redis.pcall('XADD', log, 'MAXLEN', '~', batch.keep, id, 'e', envelope)
+  if type(added) == 'table' then
+    if identity then redis.call('DEL', identity) end
+    return 'ERROR ' .. added.err
+  end
+  batch.seq = seq
+  return seq, offset
+end
+
+local function append(batch, room)
+  local args, replies, log, ids = batch.args, batch.replies, room.key, ids_of(room)
+  local newest, renew = tail(room.tail)
+  newest = newest or text(forgotten_in(room.tag, forgotten(batch.now, batch.before), {}))
+  local first, parts, run = newest, {}, room
+  while run do
+    local number = run.number
+    for at = run.at, run.at + 3 * run.count - 1, 3 do
+      local identity, envelope = args[at], args[at + 2]
+      local is_named = string.byte(identity) ~= 126 -- ~
+      identity = identity ~= '' and ids .. identity
+      local reply, offset = store(batch, log, newest, identity, is_named, args[at + 1], envelope)
+      if offset then
+        newest, parts[#parts + 1] = offset, '\146' .. cmsgpack.pack(reply) .. envelope
+      end
+      replies[number], number = reply, number + 1
+    end
+    run = run.more
+  end
+  if #parts == 0 then return end
+  local head = '\147\0' .. cmsgpack.pack(tonumber(first)) .. array(#parts)
+  local publication = head .. table.concat(parts)
+  keep(batch, room, newest, renew)
+  redis.call('PUBLISH', 'r:' .. room.name, publication)
+  if not batch.outbox or room.class == '-' then return end
+  if batch.is_full then
+    batch.unarchived = newest
+  else
+    redis.call('XADD', OUTBOX, newest .. '-' .. text(batch.now), 'r', room.name, 'p', publication)
+    batch.boxed = batch.boxed + #room.name + #publication
+  end
+end
+
+-- What the archiver was given, in bytes; and up to where messages were stored that it never gets.
+local function note_outbox(batch)
+  if batch.boxed > 0 then redis.call('HINCRBY', SHARD, 'outbox', text(batch.boxed)) end
+  if batch.unarchived then redis.call('HSET', SHARD, 'unarchived', batch.unarchived) end
+end
+
+-- The rooms that take the batch though the outbox is full; the others must not get ahead of it.
+-- Of those nothing new is taken, but what was stored before is still told.
+local function not_lagging(batch, rooms)
+  local taking, count = {}, 0
+  for _, room in ipairs(rooms) do
+    if room.class == '1' then
+      local ids = ids_of(room)
+      answer(batch, room, function(identity)
+        return identity ~= '' and redis.call('GET', ids .. identity) or 'LAGGING'
+      end)
+    else
+      taking[#taking + 1] = room
+      while room do count, room = count + room.count, room.more end
+    end
+  end
+  return taking, count
+end
+
+-- What the messages of a room will change.
+local function note_messages(batch, room)
+  local tag, ids = room.tag, ids_of(room)
+  local names = {room.key, tag .. 't:' .. room.name}
+  while room do
+    for index = 0, room.count - 1 do
+      local identity = batch.args[room.at + 3 * index]
+      if identity ~= '' then names[#names + 1] = ids .. identity end
+    end
+    room = room.more
+  end
+  note(tag, names)
+end
+
+-- The rooms whose buckets take the batch, and how many messages those are; answers the others.
+local function admitted(batch, rooms)
+  local wanted, open, count = {}, {}, 0
+  for index, room in ipairs(rooms) do
+    wanted[2 * index - 1], wanted[2 * index] = room.tag .. 'b', room.tag .. 't:' .. room.name
+  end
+  local found = get_all(wanted)
+  for index, room in ipairs(rooms) do
+    local record = found[2 * index - 1]
+    if record ~= 'OWNED ' .. room.version then
+      local bucket = settle(room.tag .. 'b', record, batch.now, true)
+      local why = closed(bucket, room.version, batch.now)
+      if why then
+        answer(batch, room, function() return why end)
+        room = nil
+      elseif bucket.state == 'MOVING' then
+        note_messages(batch, room)
+      end
+    end
+    if room then
+      open[#open + 1], room.tail = room, found[2 * index]
+      local run = room
+      while run do count, run = count + run.count, run.more end
+    end
+  end
+  return open, count
+end
+
+local function publish(keys, args)
+  local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox')
+  if shard[1] ~= args[1] then return refuse('STALE_TERM', shard[1] or '0') end
+  local batch = {args = args, keep = args[2], age = tonumber(args[3]), window = args[4],
+    retry = text(math.min(tonumber(args[4]), RETRY_MS)),
+    outbox = false, is_full = false, boxed = 0, unarchived = false, now = now_ms(),
+    marked = tonumber(shard[3] or 0), before = tonumber(shard[2]), replies = {}}
+  local open, count = admitted(batch, by_room(keys, args))
+  if batch.before + count > MAX_OFFSET then return refuse('EXHAUSTED') end
+  if args[5] ~= '0' then
+    local entries, bytes = string.match(args[5], '^(%d+) ?(%d*)$')
+    batch.outbox = true
+    batch.is_full = redis.call('XLEN', OUTBOX) >= tonumber(entries) or
+      bytes ~= '' and tonumber(shard[4] or 0) >= tonumber(bytes)
+  end
+  if batch.is_full then
+    open, count = not_lagging(batch, open)
+    -- WAIT waits for the last write of the connection: an id that is only told is one too, or a
+    -- batch that was stored over another connection could be taken for replicated.
+    if count == 0 then redis.call('HINCRBY', SHARD, 'seq', '0') end
+  end
+  if count > 0 then
+    -- All at once and first: whatever happens below, no offset is given twice.
+    redis.call('HINCRBY', SHARD, 'seq', text(count))
+    batch.seq = batch.before
+    for _, room in ipairs(open) do append(batch, room) end
+    mark(batch)
+    note_outbox(batch)
+  end
+  return batch.replies
+end
+
+-- KEYS {b}l:room... (each room once is best); term, keep, age_ms, window_ms, outbox ('entries' or
+-- 'entries bytes' that it may hold; 0: there is none), classes (one character for each key, or one
+-- for all: 1 is required, LAGGING while the outbox is full; 0 is best effort, not archived while
+-- it is full; - is off), then for each key version, count, and count times identity ('' or bytes of
+-- user:user id), timestamp, envelope
+-- -> for each message its offset; or as a string 'offset timestamp' of the first one with that
+-- identity; or 'MOVED version to', 'FROZEN retry_ms', 'VERSION version', 'LAGGING', 'ERROR words'.
+-- Publishes on r:room the MessagePack [0, offset before, [[offset, envelope], ...]].
+register('roomful_v1_publish', publish)
