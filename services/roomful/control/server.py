@@ -128,7 +128,33 @@ class Server:
         document = await link.execute_command("HGET", "roomful:topology", "document")
         return None if document is None else decode_topology(document)
 
+    async def records(self, buckets: Sequence[int]) -> list[str]:
+        """
+        Give the record of each of *buckets* as it comes to now, in the words of functions.lua.
+
+        Raises:
+            OrderRefused: it does not have the functions yet.
+        """
+        link = await self._connected()
+        keys = [f"{{{bucket}}}b" for bucket in buckets]
+        try:
+            found = await link.execute_command("FCALL_RO", "roomful_v1_buckets", len(keys), *keys)
+        except ResponseError as exc:
+            raise OrderRefused(self.address, "roomful_v1_buckets", str(exc)) from exc
+        return [record.decode() for record in found]
+
     # What it is ordered ---------------------------------------------------------------------
+
+    def lead_link(self) -> Link:
+        """
+        Give the connection that the lead is on, for orders that belong together.
+
+        Raises:
+            ServerUnreachable: there is none.
+        """
+        if not self.is_lead or self._link is None or self._link.is_closed:
+            raise ServerUnreachable(self.address, "this controller does not have the lead")
+        return self._link
 
     async def seal(self) -> None:
         """Take its role away: it keeps its data and takes no writes."""
