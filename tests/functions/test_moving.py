@@ -391,7 +391,7 @@ def test_an_arrival_is_told_in_the_order_of_the_stream(journey: Journey) -> None
 
 
 def test_what_is_told_is_what_is_kept(journey: Journey) -> None:
-    """For an edge that was not there; until the bucket goes on."""
+    """For an edge that was not there, also when the bucket has gone on."""
     ear = journey.target.listen("roomful:arrivals")
     journey.travel()
     ((_, words),) = ear.raw()
@@ -400,8 +400,21 @@ def test_what_is_told_is_what_is_kept(journey: Journey) -> None:
     _, (bucket, rest) = journey.target("arrivals", [], TERM)
     assert words == bucket + b" " + rest
     back(journey, "m2", 3).travel()
-    assert journey.target("arrivals", [], TERM)[1] == []
+    assert journey.target("arrivals", [], TERM)[1] == [bucket, rest]
     assert journey.source("arrivals", [], TERM)[1] != []
+
+
+def test_tails_tell_what_is_not_there(journey: Journey) -> None:
+    """Whoever was away when it went must not take a room that is elsewhere for a quiet one."""
+    (born,) = journey.source.store(Post("a"))
+    journey.freeze_and_copy()
+    assert journey.source("tails", [f"{A}l:a"], TERM)[1] == [born]
+    journey.complete()
+    assert journey.target("tails", [f"{A}l:a"], TERM)[1] == [-1]
+    journey.release()
+    journey.activate()
+    assert journey.source("tails", [f"{A}l:a"], TERM)[1] == [-1]
+    assert journey.target("tails", [f"{A}l:a"], TERM)[1] == [born]
 
 
 def test_a_room_that_went_there_and_back_has_its_lineage(journey: Journey) -> None:

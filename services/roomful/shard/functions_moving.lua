@@ -128,7 +128,6 @@ local function release(keys, args)
   if bucket.is_meant and bucket.state == 'GONE' then return again(bucket) end
   if bucket.state ~= 'FROZEN' or not bucket.is_meant then return refuse('BUCKET', bucket.record) end
   redis.call('DEL', bucket.tag .. 'm')
-  redis.call('HDEL', ARRIVALS, string.sub(bucket.tag, 2, -2))
   return set_record(bucket, 'GONE', text(bucket.version + 1), args[2], bucket.to)
 end
 
@@ -334,7 +333,8 @@ register('roomful_v1_drop_import', drop_import, 'allow-oom')
 -- KEYS of one bucket; term, migration -> how many were there: they are deleted. GONE, or IMPORTING.
 register('roomful_v1_clear', clear, 'allow-oom')
 
--- term -> {newest offset, {bucket, 'version from upto since', ...}} of what came and is still here.
+-- term -> {newest offset, {bucket, 'version from upto since', ...}} of what came last, also if it
+-- has gone on: an edge that was not there has to know what it may have missed.
 register('roomful_v1_arrivals', arrivals, 'no-writes')
 
 -- KEYS {b}b...; term -> {version, MessagePack [[shard, upto, [[began, kept], ...], lost], ...], ...}:

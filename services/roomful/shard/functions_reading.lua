@@ -120,13 +120,20 @@ end
 local function tails(keys, args)
   local seq, refusal = at_term(args[1])
   if refusal then return refusal end
-  local names = {}
+  local names, offsets, now = {}, {}, now_ms()
   for index, key in ipairs(keys) do
     local tag, name = split(key)
-    names[index] = tag .. 't:' .. name
+    names[2 * index - 1], names[2 * index] = tag .. 'b', tag .. 't:' .. name
   end
-  local offsets = #names > 0 and get_all(names) or names
-  for index = 1, #keys do offsets[index] = tonumber(tail(offsets[index]) or 0) end
+  local found = #names > 0 and get_all(names) or names
+  for index = 1, #keys do
+    local record, offset = found[2 * index - 1], tonumber(tail(found[2 * index]) or 0)
+    local is_owned = record and string.sub(record, 1, 6) == 'OWNED '
+    if not is_owned and closed(settle(names[2 * index - 1], record, now, false), nil, now) then
+      offset = -1
+    end
+    offsets[index] = offset
+  end
   return {seq, offsets}
 end
 
@@ -234,7 +241,7 @@ end
 register('roomful_v1_read', read, 'no-writes')
 
 -- KEYS {b}l:room... (or none); term -> {newest offset, {each room's newest offset, 0 if it has
--- none}}.
+-- none, -1 if its bucket is not here}}.
 register('roomful_v1_tails', tails, 'no-writes')
 
 -- KEYS {b}l:room; term, before ('': none), after, count, limit_bytes, age_ms
