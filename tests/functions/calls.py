@@ -20,6 +20,7 @@ __all__ = [
     "Limits",
     "Post",
     "Publication",
+    "Real",
     "Replay",
     "bucket_of",
 ]
@@ -55,6 +56,17 @@ class Post:
     def envelope(self) -> bytes:
         """What is stored: opaque to the library, with bytes that are no UTF-8."""
         return msgspec.msgpack.encode([self.body or self.name, b"\xff\x00"])
+
+
+class Real(Post):
+    """A post whose envelope is as an edge's."""
+
+    @property
+    def envelope(self) -> bytes:
+        """What is stored."""
+        return msgspec.msgpack.encode(
+            [self.room, "message", self.name, self.user, self.time, b"{", []]
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class Journey:
     parting: bytes = b""
     term: int = TERM
     """The source's."""
+    is_released: bool = False
 
     @property
     def key(self) -> str:
@@ -147,7 +148,9 @@ class Journey:
 
     def release(self) -> str:
         """Let the source give the bucket up."""
-        return self._say(self.source("release", [self.key], self.term, self.migration))
+        record = self.source("release", [self.key], self.term, self.migration)
+        self.is_released = True
+        return self._say(record)
 
     def activate(self) -> str:
         """Open it at the target."""

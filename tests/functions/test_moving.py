@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from os import urandom
 
-import msgspec
 import pytest
 from redis.exceptions import ResponseError
 
-from functions.calls import FIRST, TERM, Calls, Post, bucket_of
+from functions.calls import FIRST, TERM, Calls, Post, Real, bucket_of
 from functions.edges import LIMIT, PEOPLE, Edge
 from functions.moving import Arrival, Journey, Segment, back, bucket_keys, contents, lineage
 from functions.server import RunningServer
-
-
-class Real(Post):
-    """With an envelope that the library can read, for what is erased."""
-
-    @property
-    def envelope(self) -> bytes:
-        """One as edges make it."""
-        return msgspec.msgpack.encode([self.room, "message", self.name, self.user, self.time, []])
-
 
 A, B = bucket_of("a"), bucket_of("b")
 SESSION = f"{A}o:pid"

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from functions.calls import FIRST, Calls, Limits, Post
+from functions.calls import FIRST, Calls, Limits, Post, Real
 from functions.server import EPOCH_S, RunningServer
 
 OUTBOX = "roomful:outbox"
 GROUP = "archive"
-
-
-class Real(Post):
-    """A post whose envelope is as an edge's."""
-
-    @property
-    def envelope(self) -> bytes:
-        """What is stored."""
-        return msgspec.msgpack.encode(
-            [self.room, "message", self.name, self.user, self.time, b"{", []]
-        )
 
 
 def fetch(shard: Calls, consumer: str = "c", count: int = 1000) -> list[tuple[bytes, int]]:

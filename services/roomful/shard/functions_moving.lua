@@ -222,7 +222,11 @@ local function activate(keys, args)
   local tag, version = bucket.tag, args[3]
   local is_there = bucket.state ~= 'IMPORTING' and tonumber(bucket.version) >= tonumber(version)
   if is_there then return again(bucket) end
-  if not (bucket.is_meant and bucket.is_whole) then return refuse('BUCKET', bucket.record) end
+  -- S froze it and released it since.
+  local is_released = tonumber(version) == bucket.version + 2
+  if not (bucket.is_meant and bucket.is_whole and is_released) then
+    return refuse('BUCKET', bucket.record)
+  end
   -- An offset of its own: who heard this shard up to it has heard of the arrival.
   local since = redis.call('HINCRBY', SHARD, 'seq', 1)
   local lineage = cmsgpack.unpack(redis.call('GET', tag .. 'h'))
