@@ -21,7 +21,7 @@ from roomful.shard.resp import RespConnection, connect, pack
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, eventually, within
 
-__all__ = ["QUICK", "TERM", "Heard", "Stage", "key_of", "staged"]
+__all__ = ["QUICK", "SHARD", "TERM", "Heard", "Stage", "key_of", "staged"]
 
 TERM = 1
 SHARD = ShardName("s1")

@@ -37,7 +37,7 @@ class RecordingSink:
 
     delivered: list[Heard] = field(default_factory=list)
     casts: list[Cast] = field(default_factory=list)
-    reached: int = 0
+    positions: dict[ShardName, int] = field(default_factory=dict)
     lost: list[tuple[RoomId, bool]] = field(default_factory=list)
     """Rooms, and whether who is in them may resume."""
 
@@ -54,8 +54,8 @@ class RecordingSink:
 
     def reach(self, shard: ShardName, offset: int) -> None:
         """Keep the offset, which never falls."""
-        assert offset >= self.reached
-        self.reached = offset
+        assert offset >= self.positions.get(shard, 0)
+        self.positions[shard] = offset
 
     def lose(self, shard: ShardName, rooms: Sequence[RoomId], *, can_resume: bool) -> None:
         """Keep the call."""
