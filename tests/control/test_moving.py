@@ -124,9 +124,11 @@ async def test_a_bucket_moves_while_edges_publish_into_it(leader: Leader) -> Non
             asyncio.create_task(send(sender, moving[index::2]))
             for index, sender in enumerate(senders)
         ]
-        for _ in range(6):
+        for number in range(6):
             version = leader.version(bucket)
-            outcome = await leader.move(bucket)
+            # Logs go whole, or in parts.
+            limits = MoveLimits(log_bytes=0 if number % 2 else 1 << 20, batch_bytes=5000)
+            outcome = await leader.move(bucket, limits=limits)
             assert outcome.moved == {bucket: version + 2}, outcome
             await more_settled(senders[0])
         is_over = True

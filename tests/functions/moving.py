@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -11,6 +11,9 @@ import msgspec
 from functions.calls import TERM, Calls
 
 __all__ = ["Arrival", "Journey", "Segment", "back", "bucket_keys", "contents", "lineage"]
+
+
+LONG = -3
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):
@@ -60,16 +63,16 @@ def bucket_keys(shard: Calls, *tags: str, term: int = TERM) -> list[str]:
 
 def contents(shard: Calls, tag: str) -> Mapping[str, object]:
     """Give all that a bucket has, by key: its value, and whether it ends by itself."""
-    return {name: _content(shard, name) for name in bucket_keys(shard, tag) if name[-1] != "h"}
+    found = {name: _content(shard, name) for name in bucket_keys(shard, tag) if name[-1] != "h"}
+    # A log of which everything was erased is as good as none.
+    return {name: content for name, content in found.items() if content[0] != []}
 
 
 def _content(shard: Calls, name: str) -> tuple[Any, bool]:
     ends = shard.command("PTTL", name) > 0
     match shard.command("TYPE", name):
         case b"stream":
-            # XINFO gives what XADD goes on from.
-            about = shard.command("XINFO", "STREAM", name)
-            return (shard.command("XRANGE", name, "-", "+"), about[b"last-generated-id"]), ends
+            return shard.command("XRANGE", name, "-", "+"), ends
         case b"zset":
             return shard.command("ZRANGE", name, 0, -1, "WITHSCORES"), ends
         case b"hash":
@@ -95,6 +98,10 @@ class Journey:
     term: int = TERM
     """The source's."""
     is_released: bool = False
+    log_bytes: int = 1 << 20
+    """Logs that take more are copied in parts."""
+    sent: dict[str, bytes] = field(default_factory=dict)
+    """Of these logs the last entry that was copied."""
 
     @property
     def key(self) -> str:
@@ -115,15 +122,44 @@ class Journey:
 
     def copy(self, names: Sequence[str], limit: int = 1 << 20) -> int:
         """Copy some keys as they are now; gives in how many batches."""
+        for name in names:
+            if name.startswith(f"{self.tag}e:"):
+                self.sent.pop(name.replace("}e:", "}l:"), None)
+        names = list(dict.fromkeys(name.replace("}e:", "}l:") for name in names))
         batches = 0
         while names:
-            dumped = self.source("dump", names, self.term, self.migration, limit)
+            words = self.term, self.migration, limit, self.log_bytes
+            dumped = self.source("dump", names, *words)
             count = len(dumped) // 2
-            words: list[Any] = [b"" if word is None else word for word in dumped]
-            assert self.target("import", names[:count], TERM, self.migration, *words) == count
+            sent: list[Any] = []
+            for name, payload, left in zip(names, dumped[::2], dumped[1::2], strict=False):
+                if left == LONG:
+                    self.copy_log(name, limit)
+                else:
+                    self.sent.pop(name, None)
+                    sent += [name, payload or b"", left]
+            some = sent[::3]
+            pairs = [word for index, word in enumerate(sent) if index % 3]
+            if some:
+                assert self.target("import", some, TERM, self.migration, *pairs) == len(some)
             names = names[count:]
             batches += 1
         return batches
+
+    def copy_log(self, name: str, limit: int) -> None:
+        """Copy what is new in a log."""
+        while True:
+            after = self.sent.get(name, b"")
+            words = self.term, self.migration, after, limit
+            left, is_from_start, is_more, _, *entries = self.source("entries", [name], *words)
+            if is_from_start:
+                after = b""
+            if entries or is_from_start:
+                self.target("extend", [name], TERM, self.migration, after, left, *entries)
+            if entries:
+                self.sent[name] = entries[-2]
+            if not is_more:
+                return
 
     def copy_all(self) -> None:
         """Copy every key."""

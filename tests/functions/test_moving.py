@@ -8,7 +8,7 @@ from os import urandom
 import pytest
 from redis.exceptions import ResponseError
 
-from functions.calls import FIRST, TERM, Calls, Post, Real, bucket_of
+from functions.calls import FIRST, TERM, Calls, Limits, Post, Real, bucket_of
 from functions.edges import LIMIT, PEOPLE, Edge
 from functions.moving import Arrival, Journey, Segment, back, bucket_keys, contents, lineage
 from functions.server import RunningServer
@@ -83,6 +83,51 @@ def test_a_batch_is_bounded_in_bytes(journey: Journey) -> None:
     assert contents(journey.target, A) == contents(journey.source, A)
 
 
+def test_a_long_log_is_sent_in_parts(journey: Journey) -> None:
+    """Once from its start, and then what is new."""
+    journey.log_bytes = 0
+    journey.source.store(*(Post("a", str(number)) for number in range(300)))
+    journey.begin()
+    journey.copy(bucket_keys(journey.source, A), limit=10_000)
+    assert journey.target.command("XLEN", f"{A}l:a") == 300
+    journey.source.store(Post("a", "new"))
+    before = journey.target.command("INFO", "commandstats")["cmdstat_xadd"]["calls"]
+    journey.round()
+    assert journey.target.command("INFO", "commandstats")["cmdstat_xadd"]["calls"] == before + 1
+    assert contents(journey.target, A) == contents(journey.source, A)
+
+
+@pytest.mark.parametrize("is_trimmed", [False, True])
+def test_a_long_log_that_lost_entries_is_sent_anew(journey: Journey, *, is_trimmed: bool) -> None:
+    """What is not in it any more at the source is not at the target either."""
+    journey.log_bytes = 0
+    journey.source.store(*(Real("a", name=str(number)) for number in range(300)))
+    journey.begin()
+    journey.copy_all()
+    if is_trimmed:
+        journey.source.store(*(Real("a") for _ in range(600)), limits=Limits(keep=20))
+    else:
+        assert journey.source("erase", [f"{A}l:a"], TERM, 1, 2000, FIRST + 7, "") == 1
+    journey.round()
+    journey.source.store(Real("a", name="last"))
+    journey.round()
+    assert contents(journey.target, A) == contents(journey.source, A)
+    assert journey.source.command("XLEN", f"{A}l:a") < 301
+
+
+def test_a_log_is_extended_at_its_end_only(journey: Journey) -> None:
+    """Parts that do not follow on what is there are refused."""
+    journey.begin()
+    log = f"{A}l:a"
+    journey.target("extend", [log], TERM, "m1", "", 1000, "5-0", b"one", "7-5", b"two")
+    for after in ("5-0", "8-7"):
+        with pytest.raises(ResponseError, match="^ROOMFUL LOG 7-5$"):
+            journey.target("extend", [log], TERM, "m1", after, 1000, "9-8", b"three")
+    assert journey.target("extend", [log], TERM, "m1", "7-5", 1000, "9-7", b"three") == 1
+    assert journey.target("extend", [log], TERM, "m1", "", 1000, "9-7", b"three") == 1
+    assert journey.target.command("XLEN", log) == 1
+
+
 def test_a_retried_message_keeps_its_offset(journey: Journey) -> None:
     """The target knows the ids that the source has stored."""
     stored = journey.source.publish(Post("a", name="x"), Post("a", name="y"))
@@ -111,7 +156,7 @@ WRITES: dict[str, tuple[Callable[[Calls], object], set[str]]] = {
         {"o:pid"},
     ),
     "drop_session": (lambda shard: shard("drop_session", [SESSION], TERM, 1, 2), {"o:pid"}),
-    "erase": (lambda shard: shard("erase", [f"{A}l:a"], TERM, 1, 2000, "", ""), {"l:a"}),
+    "erase": (lambda shard: shard("erase", [f"{A}l:a"], TERM, 1, 2000, "", ""), {"e:a"}),
     "sweep of an edge": (lambda shard: sweep_dead(shard), {"p:a", "s:a", "c:a"}),
 }
 

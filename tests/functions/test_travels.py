@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 from redis.exceptions import ResponseError
 
-from functions.calls import TERM, Calls, Post, bucket_of
+from functions.calls import TERM, Calls, Post, Real, bucket_of
 from functions.moving import Journey, bucket_keys, contents
 from functions.server import PRODUCTS, RunningServer, serving
 from roomful.shard.library import library_source
@@ -37,7 +37,7 @@ OWNING = ("OWNED", "MOVING", "FROZEN")
 rooms = st.sampled_from(ROOMS)
 users = st.sampled_from(USERS)
 edges = st.sampled_from(EDGES)
-posts = st.builds(Post, rooms, name=st.sampled_from(["", "x", "y", "z"]), user=users)
+posts = st.builds(Real, rooms, name=st.sampled_from(["", "x", "y", "z"]), user=users)
 
 
 @dataclass
@@ -148,7 +148,8 @@ class Travels(RuleBasedStateMachine):
     def use(self, data: st.DataObject) -> None:
         """Somebody comes, goes or is something else now; a session is kept or forgotten."""
         self.number += 1
-        use = data.draw(st.sampled_from([self.join, self.leave, self.set_status, self.session]))
+        uses = self.join, self.leave, self.set_status, self.session, self.erase
+        use = data.draw(st.sampled_from(uses))
         use(data.draw(rooms), data.draw(users), data.draw(edges))
 
     def join(self, room: str, user: str, edge: str) -> None:
@@ -174,6 +175,14 @@ class Travels(RuleBasedStateMachine):
         status = f"busy {self.number}"
         if self.call("set_status", f"p:{room}", user, status):
             self.model.statuses[room, user] = status
+
+    def erase(self, room: str, _user: str, _edge: str) -> None:
+        """A message is erased; its id stays."""
+        log = self.model.logs[room]
+        if log:
+            one = log[self.number % len(log)]
+            if self.call("erase", f"l:{room}", 2000, one, "") is not None:
+                log.remove(one)
 
     def session(self, _room: str, user: str, edge: str) -> None:
         """A user's session is kept, or forgotten."""
@@ -202,8 +211,8 @@ class Travels(RuleBasedStateMachine):
                 self.shards[name]("drop_import", [f"{TAG}b"], TERM, words[1])
 
     @precondition(lambda self: self.attempt is None)
-    @rule()
-    def begin_move(self) -> None:
+    @rule(log_bytes=st.sampled_from([0, 1 << 20]))
+    def begin_move(self, log_bytes: int) -> None:
         """A controller settles what was, and begins a new attempt."""
         self.settle()
         owner = self.owner()
@@ -213,6 +222,7 @@ class Travels(RuleBasedStateMachine):
         version = int(self.record(owner)[1])
         shards = self.shards[owner], self.shards[to]
         self.attempt = Journey(*shards, TAG, f"m{self.number}", version, owner, to)
+        self.attempt.log_bytes = log_bytes
         self.attempt.begin()
         self.left = bucket_keys(self.attempt.source, TAG)
         self.done = "begin"

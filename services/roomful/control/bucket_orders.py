@@ -20,11 +20,13 @@ from roomful.cluster.topology import Address
 from roomful.control.link import ServerUnreachable
 from roomful.control.server import OrderRefused, Server
 
-__all__ = ["BucketOrders", "Dumped"]
+__all__ = ["BucketOrders", "Dumped", "LogPart"]
 
 SCANNED: Final = 1000
 """Keys that one step of a scan looks at; some 0.3 ms of the server's time."""
 CLEARED: Final = 500
+LONG: Final = -3
+"""What a dump says instead of a time."""
 WAIT_S: Final = 0.1
 """One WAIT; others have orders for the connection too."""
 
@@ -33,15 +35,43 @@ WAIT_S: Final = 0.1
 class Dumped:
     """Keys of a bucket as they were at one moment."""
 
+    count: int
+    """How many of the names that were asked for this is about."""
     names: Sequence[bytes]
     words: Sequence[bytes | int]
     """Of each its DUMP, empty if it is gone, and what is left of its time in ms."""
+    long_logs: Sequence[bytes]
+    """Those that are copied in parts instead."""
 
     @property
     def size(self) -> int:
-        """Bytes of names and contents."""
-        contents = sum(len(word) for word in self.words if isinstance(word, bytes))
-        return contents + sum(map(len, self.names))
+        """Bytes of the contents."""
+        return sum(len(word) for word in self.words if isinstance(word, bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """Entries of a log."""
+
+    after: bytes
+    """The id of the entry that they come after; empty: they are its first."""
+    left_ms: int
+    is_last: bool
+    """Whether these were all there were."""
+    newest: int
+    """The newest offset of the shard."""
+    entries: Sequence[bytes]
+    """Id and envelope of each."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the contents."""
+        return sum(map(len, self.entries))
+
+    @property
+    def reached(self) -> int:
+        """The offset of the last entry."""
+        return int(self.entries[-2].partition(b"-")[0]) if self.entries else 0
 
 
 class BucketOrders:
@@ -105,11 +135,29 @@ class BucketOrders:
         found: list[bytes] = await self._call("changed", [_record(bucket)], migration, count)
         return found
 
-    async def dump(self, names: Sequence[bytes], migration: str, limit_bytes: int) -> Dumped:
+    async def dump(
+        self, names: Sequence[bytes], migration: str, *, limit_bytes: int, log_bytes: int
+    ) -> Dumped:
         """Give the first of *names*, all of one bucket: one, and more up to the limit."""
-        found = await self._call("dump", names, migration, limit_bytes)
-        words = [b"" if word is None else word for word in found]
-        return Dumped(names[: len(words) // 2], words)
+        found = await self._call("dump", names, migration, limit_bytes, log_bytes)
+        kept: list[bytes] = []
+        words: list[bytes | int] = []
+        long_logs: list[bytes] = []
+        for name, payload, left_ms in zip(names, found[::2], found[1::2], strict=False):
+            if left_ms == LONG:
+                long_logs.append(name)
+            else:
+                kept.append(name)
+                words += [payload or b"", left_ms]
+        return Dumped(len(found) // 2, kept, words, long_logs)
+
+    async def entries(
+        self, log: bytes, migration: str, after: bytes, *, limit_bytes: int
+    ) -> LogPart:
+        """Give what is new in a log; from its start, if it may not follow on *after*."""
+        found = await self._call("entries", [log], migration, after, limit_bytes)
+        left_ms, is_from_start, is_more, newest, *entries = found
+        return LogPart(b"" if is_from_start else after, left_ms, not is_more, newest, entries)
 
     # At the target --------------------------------------------------------------------------
 
@@ -121,7 +169,13 @@ class BucketOrders:
 
     async def take(self, dumped: Dumped, migration: str) -> None:
         """Put copies there."""
-        await self._call("import", dumped.names, migration, *dumped.words)
+        if dumped.names:
+            await self._call("import", dumped.names, migration, *dumped.words)
+
+    async def extend(self, log: bytes, part: LogPart, migration: str) -> None:
+        """Put entries at the end of what is there of a log."""
+        if part.entries or not part.after:
+            await self._call("extend", [log], migration, part.after, part.left_ms, *part.entries)
 
     async def complete(self, bucket: int, migration: str, words: bytes) -> str:
         """Say that everything is there; *words* are those of `freeze`."""

@@ -41,6 +41,8 @@ class MoveLimits:
 
     batch_bytes: int = 1 << 20
     """After so many bytes a batch of copies ends; one key may be larger."""
+    log_bytes: int = 256 << 10
+    """Logs that take more are copied in parts, and then what is new in them; others whole."""
     small_round: int = 64
     """The pause begins after a round with at most so many keys,"""
     rounds: int = 20
@@ -100,8 +102,8 @@ class Attempt:
     and the buckets are as they are. stop() ends it in order.
     """
 
-    # Mutable state: the buckets that are still to be moved, where the others are, how far it is,
-    # and whether it shall stop.
+    # Mutable state: the buckets that are still to be moved, where the others are, the last entry
+    # that was sent of each long log, how far it is, and whether it shall stop.
     def __init__(
         self,
         source: BucketOrders,
@@ -118,6 +120,7 @@ class Attempt:
         self._moved: dict[int, int] = {}
         self._kept: dict[int, str] = {}
         self._unsettled: dict[int, str] = {}
+        self._sent: dict[bytes, bytes] = {}
         self._on_progress = on_progress
         self._limits = limits or MoveLimits()
         self._why_stopped: str | None = None
@@ -168,14 +171,42 @@ class Attempt:
                 await self._try(bucket, self._copy, names)
 
     async def _copy(self, parcel: Parcel, names: Sequence[bytes]) -> None:
+        limits = self._limits
         while names:
-            dumped = await self._source.dump(names, self.migration, self._limits.batch_bytes)
+            dumped = await self._source.dump(
+                names,
+                self.migration,
+                limit_bytes=limits.batch_bytes,
+                log_bytes=limits.log_bytes,
+            )
             await parcel.target.take(dumped, self.migration)
-            names = names[len(dumped.names) :]
-            self.progress.keys += len(dumped.names)
-            self.progress.size_bytes += dumped.size
-            self._on_progress(self.progress)
-            self._check()
+            for name in dumped.names:
+                self._sent.pop(name, None)
+            self._count(len(dumped.names), dumped.size)
+            for log in dumped.long_logs:
+                await self._copy_log(parcel, log)
+            names = names[dumped.count :]
+
+    async def _copy_log(self, parcel: Parcel, log: bytes) -> None:
+        """Copy a log up to where it is now; what comes meanwhile is named again by `changed`."""
+        limit_bytes, newest = self._limits.batch_bytes, None
+        while True:
+            after = self._sent.get(log, b"")
+            part = await self._source.entries(log, self.migration, after, limit_bytes=limit_bytes)
+            await parcel.target.extend(log, part, self.migration)
+            if part.entries:
+                self._sent[log] = part.entries[-2]
+            newest = part.newest if newest is None else newest
+            is_done = part.is_last or part.reached >= newest
+            self._count(is_done, part.size)
+            if is_done:
+                return
+
+    def _count(self, keys: int, size_bytes: int) -> None:
+        self.progress.keys += keys
+        self.progress.size_bytes += size_bytes
+        self._on_progress(self.progress)
+        self._check()
 
     async def _catch_up(self, parcel: Parcel) -> None:
         """Copy what changed meanwhile, until that is little."""
@@ -186,9 +217,20 @@ class Attempt:
 
     async def _round(self, parcel: Parcel) -> int:
         names = await self._source.changed(parcel.bucket, self.migration, CHANGED)
-        await self._copy(parcel, names)
+        await self._copy(parcel, self._take_back(parcel.bucket, names))
         self.progress.rounds += 1
         return len(names)
+
+    def _take_back(self, bucket: int, names: Sequence[bytes]) -> Sequence[bytes]:
+        """Forget what was sent of logs that lost entries; gives the names of keys, each once."""
+        erased, log = b"{%d}e:" % bucket, b"{%d}l:" % bucket
+        keys = [
+            log + name.removeprefix(erased) if name.startswith(erased) else name for name in names
+        ]
+        for name, key in zip(names, keys, strict=True):
+            if name is not key:
+                self._sent.pop(key, None)
+        return list(dict.fromkeys(keys))
 
     async def _switch(self, parcel: Parcel) -> None:
         bucket, target, now = parcel.bucket, parcel.target, asyncio.get_running_loop().time

@@ -105,11 +105,16 @@ local function note(tag, names)
   end
 end
 
--- With a room's people ('p:') change their statuses and links.
+-- With a room's people ('p:') change their statuses and links; and what is not published to a log
+-- ('l:') is taken out of it, which no copy may miss.
 local function note_key(key)
   local tag, name = split(key)
-  local is_people = string.sub(key, #tag + 1, #tag + 1) == 'p'
-  note(tag, is_people and {key, tag .. 's:' .. name, tag .. 'c:' .. name} or {key})
+  local kind = string.sub(key, #tag + 1, #tag + 1)
+  if kind == 'p' then
+    note(tag, {key, tag .. 's:' .. name, tag .. 'c:' .. name})
+  else
+    note(tag, {kind == 'l' and tag .. 'e:' .. name or key})
+  end
 end
 
 -- The same for a call about one key of a bucket; *version* is nil for a read.

@@ -10,6 +10,7 @@
 local ARRIVALS = 'roomful:arrivals' -- of what came here: bucket -> 'version from upto since'
 local PROVISIONAL_MS = 15000 -- links of an edge that has no lease here count for so long
 local MAX_SEGMENTS = 32
+local LONG = -3 -- in the place of a PTTL
 
 -- A bucket's own keys, which are not copied: its record, what changed in it, and whose links came.
 local function is_own(tag, key)
@@ -71,17 +72,47 @@ local function is_leaving(bucket)
   return bucket.is_meant and (bucket.state == 'MOVING' or bucket.state == 'FROZEN')
 end
 
+-- A log that is sent in parts, since it is too long to be sent again whenever it grows.
+local function is_long(tag, key, longest)
+  return string.sub(key, #tag + 1, #tag + 2) == 'l:' and
+    (redis.call('MEMORY', 'USAGE', key, 'SAMPLES', '1') or 0) > longest
+end
+
 local function dump(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
   if not is_leaving(bucket) then return refuse('BUCKET', bucket.record) end
-  local reply, size, limit = {}, 0, tonumber(args[3])
+  local reply, size, limit, longest = {}, 0, tonumber(args[3]), tonumber(args[4])
   for _, key in ipairs(keys) do
     if size >= limit then break end
-    local payload = redis.call('DUMP', key)
-    reply[#reply + 1], reply[#reply + 2] = payload, redis.call('PTTL', key)
+    local payload, left = false, redis.call('PTTL', key)
+    if is_long(bucket.tag, key, longest) then left = LONG else payload = redis.call('DUMP', key) end
+    reply[#reply + 1], reply[#reply + 2] = payload, left
     size = size + #key + (payload and #payload or 0)
   end
+  return reply
+end
+
+local function entries(keys, args)
+  local bucket, refusal = bucket_for(keys, args)
+  if refusal then return refusal end
+  if not is_leaving(bucket) then return refuse('BUCKET', bucket.record) end
+  local log, low, limit, size = keys[1], '-', tonumber(args[4]), 0
+  local oldest = range('XRANGE', log, '-', '+', 1)[1]
+  local after = tonumber(string.match(args[3], '^%d+'))
+  if after and oldest and oldest[2] <= after then low = '(' .. args[3] end
+  local reply = {redis.call('PTTL', log), low == '-' and 1 or 0, 0, bucket.seq}
+  repeat
+    local found = redis.call('XRANGE', log, low, '+', 'COUNT', text(PEEK))
+    for _, entry in ipairs(found) do
+      reply[#reply + 1], reply[#reply + 2] = entry[1], entry[2][2]
+      low, size = '(' .. entry[1], size + #entry[2][2] + ENTRY_BYTES
+      if size >= limit then
+        reply[3] = 1
+        return reply
+      end
+    end
+  until #found < PEEK
   return reply
 end
 
@@ -163,13 +194,15 @@ local function cover_links(tag, key)
   end
 end
 
+local function is_taking(bucket)
+  return bucket.is_meant and bucket.state == 'IMPORTING' and not bucket.is_whole
+end
+
 local function import(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
   local tag = bucket.tag
-  if bucket.state ~= 'IMPORTING' or not bucket.is_meant or bucket.is_whole then
-    return refuse('BUCKET', bucket.record)
-  end
+  if not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
   for index, key in ipairs(keys) do
     local payload, ttl = args[2 * index + 1], tonumber(args[2 * index + 2])
     assert(split(key) == tag and not is_own(tag, key), 'roomful: not of the bucket')
@@ -181,6 +214,22 @@ local function import(keys, args)
     end
   end
   return #keys
+end
+
+local function extend(keys, args)
+  local bucket, refusal = bucket_for(keys, args)
+  if refusal then return refusal end
+  if not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
+  local log, after = keys[1], args[3]
+  if after == '' then
+    redis.call('DEL', log)
+  else
+    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+    if not last or last[1] ~= after then return refuse('LOG', last and last[1] or '-') end
+  end
+  for index = 5, #args, 2 do redis.call('XADD', log, args[index], 'e', args[index + 1]) end
+  if tonumber(args[4]) > 0 then redis.call('PEXPIRE', log, args[4]) end
+  return (#args - 4) / 2
 end
 
 -- The counters go above all that S gave, and what came under unknown leases has its time from now.
@@ -254,8 +303,8 @@ end
 local function clear(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
-  local is_free = bucket.state == 'GONE' or bucket.state == 'IMPORTING' and not bucket.is_whole
-  if not is_free or not bucket.is_meant then return refuse('BUCKET', bucket.record) end
+  local is_left = bucket.is_meant and bucket.state == 'GONE'
+  if not is_left and not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
   for _, key in ipairs(keys) do
     assert(split(key) == bucket.tag and not is_own(bucket.tag, key), 'roomful: not of the bucket')
   end
@@ -292,12 +341,19 @@ register('roomful_v1_move', move, 'allow-oom')
 -- are copied, as SCAN gives them.
 register('roomful_v1_keys', keys_in, 'no-writes')
 
--- KEYS of one bucket; term, migration, limit_bytes -> {DUMP or nil, PTTL, ...} of the first ones, at
--- least one: none after the limit is reached. MOVING or FROZEN.
+-- KEYS of one bucket; term, migration, limit_bytes, log_bytes -> {DUMP or nil, PTTL, ...} of the first
+-- ones, at least one: none after the limit is reached. Of a log that takes more than log_bytes nil
+-- and -3. MOVING or FROZEN.
 register('roomful_v1_dump', dump, 'no-writes')
 
+-- KEYS {b}l:room; term, migration, after (an entry's id, or ''), limit_bytes -> {PTTL, is_from_start,
+-- is_more, newest offset of the shard, id, envelope, ...} of the entries after that one; or from the
+-- start, if some after it may be gone; is_more: the limit was reached. MOVING or FROZEN.
+register('roomful_v1_entries', entries, 'no-writes')
+
 -- KEYS {b}b; term, migration, count -> names of keys that changed since they were named last; which
--- are then the caller's to copy. MOVING or FROZEN.
+-- are then the caller's to copy. '{b}e:room' is a log that lost entries: what was sent of it is void.
+-- MOVING or FROZEN.
 register('roomful_v1_changed', changed, 'allow-oom')
 
 -- KEYS {b}b; term, migration, hold_ms -> {record, words for `complete`}. MOVING becomes FROZEN.
@@ -317,6 +373,10 @@ register('roomful_v1_begin_import', begin_import)
 
 -- KEYS of one bucket; term, migration, and for each DUMP ('': it is gone), PTTL -> how many.
 register('roomful_v1_import', import)
+
+-- KEYS {b}l:room; term, migration, after (the last id that is there; '': none shall be), PTTL, id,
+-- envelope, ... -> how many; LOG last id.
+register('roomful_v1_extend', extend)
 
 -- KEYS {b}b; term, migration, words of `freeze`. IMPORTING becomes whole, and offsets given from now
 -- on are above all that S gave.
