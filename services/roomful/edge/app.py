@@ -68,6 +68,7 @@ def build_edge(settings: Settings) -> Edge:
         edge.archive = _postgres(settings.archive)
     if shards is not None:
         shards.on_swept = lambda shard: edge.rejoin(shard)
+        shards.on_moved = lambda shard, bucket: edge.rejoin(shard, bucket)
     pace = Pace(
         int(settings.ping_interval_s * 1000),
         int(settings.ping_timeout_s * 1000),

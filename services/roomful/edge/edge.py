@@ -274,9 +274,9 @@ class Edge:
         if for_good:
             await self.shards.drop_session(record)
 
-    def rejoin(self, shard: ShardName) -> None:
-        """All members of this edge left the rooms of *shard*: let them join again."""
-        self.spawn(self.sign_in.rejoin(shard))
+    def rejoin(self, shard: ShardName, bucket: int | None = None) -> None:
+        """All members of this edge left the rooms of *shard* (or a bucket's): they join again."""
+        self.spawn(self.sign_in.rejoin(shard, bucket))
 
     def give_up(self, record: SessionRecord) -> None:
         """The client of *record* went away, and may be back: let it leave its rooms."""

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import bucket_of
 from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
@@ -120,13 +121,15 @@ class SignIn:
         record.generation += 1
         return await self._edge.shards.save_session(record, self._ttl_s, is_taken=True)
 
-    async def rejoin(self, shard: ShardName) -> None:
-        """Let all who are in rooms of *shard* be present again: they were taken for gone."""
+    async def rejoin(self, shard: ShardName, bucket: int | None) -> None:
+        """Let all who are in rooms of *shard* (or only a bucket's) be present again there."""
         shards = self._edge.shards
         for connection in tuple(self._edge.connections):
             record = connection.record
             for room in tuple(record.rooms if record is not None else ()):
                 if room.startswith("user:") or shards.shard_of(room).name != shard:
+                    continue
+                if bucket is not None and bucket_of(room) != bucket:
                     continue
                 if record is None or connection.record is not record or room not in record.rooms:
                     continue

@@ -35,6 +35,8 @@ class Ear:
     on_refused: Callable[[str], None]
     on_turn: Callable[[], None]
     """Called once for what was heard together, when the stream has taken it."""
+    on_arrivals: Callable[[Sequence[bytes]], None]
+    """Called once for a connection, before its stream: bucket, words, and so on."""
     proven_at: float | None = None
     """When the last canary came back, in the loop's time."""
     canaries: int = 0
@@ -67,6 +69,8 @@ class Hearing:
         is_long = proven_at is not None and self._loop.time() - proven_at > _FORGETS_AFTER_S
         self._connection = connection
         connection.send(pack("SUBSCRIBE", self._canary_channel, *self._ear.channels))
+        # Answered before all that the stream asks for, so that it passes none of them.
+        connection.send(pack("FCALL_RO", "roomful_v1_arrivals", 0, self._term), self._take_arrivals)
         self._stream.connect(lost_above, is_long=is_long)
         self.turn()
 
@@ -165,6 +169,12 @@ class Hearing:
 
     def _take_nothing(self, reply: Any) -> None:
         self._is_answer(reply)
+
+    def _take_arrivals(self, reply: Any) -> None:
+        if isinstance(reply, ReplyError) and "unction not found" in str(reply):
+            return  # of a version in which no bucket moved
+        if self._is_answer(reply):
+            self._ear.on_arrivals(reply[1])
 
     def _take_tails(self, request: Tails, reply: Any) -> None:
         if self._is_answer(reply):

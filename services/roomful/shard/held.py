@@ -59,15 +59,17 @@ class HeldRooms:
         self._leaving: dict[bytes, Held] = {}
         self._due: dict[bytes, int] = {}
 
-    def hold(self, room: RoomId, after: int | None, *, is_connected: bool) -> Held:
-        """Give *room*, held from now on if it was not."""
+    def hold(
+        self, room: RoomId, after: int | None, *, is_connected: bool, is_new: bool = False
+    ) -> Held:
+        """Give *room*, held from now on if it was not; *is_new*: with nothing of before."""
         channel = channel_of(room)
         held = self.held.get(channel)
         if held is not None:
             return held
         # Released a moment ago: nothing was said to the server yet.
         held = self._leaving.pop(channel, None)
-        if held is None or (after is not None and held.heard != after):
+        if held is None or is_new or (after is not None and held.heard != after):
             held = Held(room, after)
             if is_connected:
                 self._joining[channel] = held

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from roomful.cluster.cursor import ShardName
@@ -89,6 +89,11 @@ class Reader:
         """What else is heard, by channel, such as `roomful:topology`; not filled when missed."""
         self.on_refused: Callable[[str], None] = _ignore
         """Hears why the shard refuses us, such as `STALE_TERM 3` or `MOVED 7 s2 {17}`."""
+        self.on_arrivals: Callable[[Sequence[bytes]], None] = _ignore
+        """
+        Hears of each connection, before its stream, which buckets came to the shard last: bucket,
+        words, and so on, as `roomful_v1_arrivals` gives them.
+        """
         self._ear = Ear(
             edge,
             self.stream,
@@ -96,6 +101,7 @@ class Reader:
             self.channels,
             lambda words: self.on_refused(words),
             self._on_turn,
+            lambda table: self.on_arrivals(table),
         )
         self._address: Address | None = None
         self._term = 0
@@ -160,7 +166,7 @@ class Reader:
         if self.is_deaf and self._ear.proven_at is not None:
             self._drop(room, held)
             raise self._unavailable()
-        self._turn_soon()
+        self.turn_soon()
         await self._until_ready(room, held)
 
     async def _until_ready(self, room: RoomId, held: Held) -> None:
@@ -187,7 +193,7 @@ class Reader:
 
     def _drop(self, room: RoomId, held: Held) -> None:
         """Let go of a room that is not ready when nobody waits for it."""
-        if not held.is_ready and room not in self._holders:
+        if not held.is_ready and held.heard is None and room not in self._holders:
             self.release(room)
 
     def release(self, room: RoomId) -> int | None:
@@ -198,8 +204,23 @@ class Reader:
             The offset up to which it was delivered, for another reader's *after*; None: none yet.
         """
         heard = self.stream.release(room)
-        self._turn_soon()
+        self.turn_soon()
         return heard
+
+    def hand_over(self, room: RoomId) -> bool:
+        """
+        No longer hear *room*, because another reader does; whoever waits for it here goes on.
+
+        Returns:
+            Whether it was heard here, so that those who are in it have all up to the position.
+        """
+        held = self.stream.find(room)
+        self.release(room)
+        if held is None:
+            return False
+        if not held.is_ready:
+            held.on_ready()
+        return held.is_ready
 
     async def heard(self, offset: int) -> None:
         """
@@ -313,7 +334,8 @@ class Reader:
             except TimeoutError:
                 continue
 
-    def _turn_soon(self) -> None:
+    def turn_soon(self) -> None:
+        """Say soon what the stream has to say to the shard."""
         if self._hearing is not None:
             self._hearing.turn_soon()
 
@@ -324,5 +346,5 @@ class Reader:
                 waiter.set_result(None)
 
 
-def _ignore(_words: str) -> None:
+def _ignore(_words: object) -> None:
     """Nobody wants to know."""

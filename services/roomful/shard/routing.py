@@ -44,6 +44,7 @@ from roomful.shard.base import (
 from roomful.shard.commit import CommitStatistics, Durability, Post
 from roomful.shard.directory import Directory
 from roomful.shard.fsync import check_fsync
+from roomful.shard.holding import Arrival, Holding, Place
 from roomful.shard.redis import Elsewhere, RedisShard, ShardOptions, unavailable
 from roomful.shard.resp import LostConnection, pack
 
@@ -103,13 +104,17 @@ class RedisShards:
         self.shards: dict[ShardName, RedisShard] = {}
         self.on_swept: Callable[[ShardName], None] = lambda _shard: None
         """Called when all members of this edge left a shard's rooms, and may join again."""
+        self.on_moved: Callable[[ShardName, int], None] = lambda _shard, _bucket: None
+        """Called when a bucket's rooms are heard on another shard: members join again there."""
         self.on_up: Callable[[ShardName], None] = lambda _shard: None
         """Called when there is a new connection to a shard."""
         self.channels: dict[bytes, Callable[[bytes], None]] = {}
         """What else is heard on every shard, by channel; to be filled before start()."""
         self._routes: list[Route] = []
         self._closed: set[Route] = set()
-        self._held: dict[RoomId, RedisShard] = {}
+        self.holding = Holding(self.shards, self._place_of, self._get_sink)
+        self.holding.on_arrival = self._on_arrival
+        self.holding.on_moved = lambda shard, bucket: self.on_moved(shard.name, bucket)
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
@@ -124,6 +129,10 @@ class RedisShards:
     def attach(self, sink: Sink) -> None:
         """Give the sink; before start()."""
         self._sink = sink
+
+    def _get_sink(self) -> Sink:
+        assert self._sink is not None, "attach a sink first"
+        return self._sink
 
     async def start(self) -> None:
         """
@@ -164,6 +173,7 @@ class RedisShards:
                 route.timer.cancel()
             while route.waiting:
                 route.waiting.popleft().end(refused)
+        await self.holding.aclose()
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
@@ -214,6 +224,10 @@ class RedisShards:
         """Give the shard that has *room* now."""
         return self._routes[bucket_of(room)].shard
 
+    def _place_of(self, room: RoomId) -> Place:
+        route = self._routes[bucket_of(room)]
+        return Place(route.shard, route.version)
+
     def positions(self) -> Mapping[ShardName, int]:
         """Give how far the sink has heard each shard."""
         return {name: shard.position() for name, shard in self.shards.items()}
@@ -234,6 +248,7 @@ class RedisShards:
                 Route(bucket, self.shards[owner], topology.versions[bucket])
                 for bucket, owner in enumerate(topology.buckets)
             ]
+            self.holding.versions[:] = topology.versions
             return
         for route in self._routes:
             owner = self.shards[topology.buckets[route.bucket]]
@@ -248,16 +263,36 @@ class RedisShards:
             self._remove_shard(self.shards.pop(name))
 
     def _add_shard(self, name: ShardName) -> None:
-        assert self._sink is not None, "attach a sink first"
-        shard = RedisShard(name, self._edge, self._sink, self._options, self.statistics)
+        shard = RedisShard(name, self._edge, self._get_sink(), self._options, self.statistics)
         self.shards[name] = shard
         shard.on_refused = shard.reader.on_refused = shard.commit.on_refused = self._on_refused
         shard.on_swept = lambda: self.on_swept(name)
         shard.on_up = lambda: self.on_up(name)
         shard.reader.channels.update(self.channels)
         shard.reader.channels[b"roomful:topology"] = self._directory.hear
+        shard.reader.channels[b"roomful:arrivals"] = lambda words: self._hear_of(shard, [words])
+        shard.reader.on_arrivals = lambda table: self._hear_of(
+            shard, [b" ".join(pair) for pair in zip(table[::2], table[1::2], strict=True)]
+        )
         shard.commit.on_closed = self._on_closed
         shard.start()
+
+    def _hear_of(self, shard: RedisShard, told: Sequence[bytes]) -> None:
+        """A shard says which buckets came to it."""
+        try:
+            arrivals = [Arrival.parse(words) for words in told]
+        except ValueError:
+            logger.error("arrival unreadable", extra={"shard": shard.name, "words": str(told)})
+            return
+        self.holding.arrive(shard, arrivals)
+
+    def _on_arrival(self, shard: RedisShard, arrival: Arrival) -> None:
+        """It is right, also if the topology is older."""
+        route = self._routes[arrival.bucket]
+        if arrival.version > route.version or (
+            arrival.version == route.version and route.shard is not shard
+        ):
+            self._redirect(route, shard, arrival.version)
 
     def _remove_shard(self, shard: RedisShard) -> None:
         """It owns nothing any more: let it end what it has."""
@@ -279,9 +314,7 @@ class RedisShards:
         self._close(route)
         route.shard, route.version = owner, version
         before.commit.take_closed()
-        moved = [room for room in self._held if bucket_of(room) == route.bucket]
-        if moved and before is not owner:
-            self._spawn(self._rehold(moved, before, owner))
+        self.holding.expect(route.bucket, Place(owner, version))
         if before.commit.has_under_way(route):
             before.commit.on_batch_end.append(lambda: self._after_batch(route, before))
         else:
@@ -291,21 +324,6 @@ class RedisShards:
         # What was not stored there is older than all that waits.
         before.commit.take_closed()
         self._open_soon(route)
-
-    async def _rehold(self, rooms: Sequence[RoomId], before: RedisShard, owner: RedisShard) -> None:
-        """Hear *rooms* on *owner* instead, without missing or doubling anything."""
-        for room in rooms:
-            if self._held.get(room) is not before:
-                continue
-            self._held[room] = owner
-            heard = before.reader.release(room)
-            while self._held.get(room) is owner:
-                try:
-                    await owner.reader.hold(room, heard)
-                except Refused:
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    break
 
     def _close(self, route: Route) -> None:
         if route.waiting is None:
@@ -406,27 +424,11 @@ class RedisShards:
 
     async def hold(self, room: RoomId) -> None:
         """Hear *room* from now on."""
-        while True:
-            shard = self.shard_of(room)
-            self._held[room] = shard
-            try:
-                await shard.reader.hold(room)
-            except Refused:
-                if self._held.get(room) is shard:
-                    del self._held[room]
-                    raise
-            except BaseException:
-                self.release(room)
-                raise
-            if self._held.get(room) is shard:
-                return
-            # The bucket moved meanwhile, and what holds it there may not be ready.
+        await self.holding.hold(room)
 
     def release(self, room: RoomId) -> None:
         """No longer hear *room*."""
-        shard = self._held.pop(room, None)
-        if shard is not None:
-            shard.reader.release(room)
+        self.holding.release(room)
 
     async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
         """Record *connection* of *user* in the room's presence."""

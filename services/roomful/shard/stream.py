@@ -20,6 +20,10 @@ What waits beyond its bound is thrown away with the round, and a new round reads
 Entries that are gone from a log are a loss, and so are entries that were heard and that the next
 primary never had: the sink is told before it is given anything newer, because a cursor spans all
 rooms of the shard and the next message would hide the loss.
+
+A room whose bucket comes from another shard is heard there up to its end, and here after that.
+Meanwhile (a *bar*) the live stream waits as in a round, from where it told of the arrival: so no
+cursor passes what is still to come (moving.py).
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from roomful.shard.filling import (
     Unsubscribe,
     Waiting,
 )
-from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics
+from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics, channel_of
 from roomful.shard.publication import CastMessage, Found, Publication, decode_message
 
 __all__ = ["ShardStream"]
@@ -52,6 +56,10 @@ T = TypeVar("T")
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), _CHUNK):
         yield items[first : first + _CHUNK]
+
+
+def _count_tails(requests: Sequence[Request]) -> int:
+    return sum(isinstance(request, Tails) for request in requests)
 
 
 class ShardStream:
@@ -70,6 +78,7 @@ class ShardStream:
         self._has_delivered = False
         self._requests: list[Request] = []
         self._round: Round | None = None
+        self._bars: set[object] = set()
         self._audit: list[bytes] = []
 
     def __repr__(self) -> str:
@@ -91,6 +100,10 @@ class ShardStream:
     def __len__(self) -> int:
         return len(self._rooms.held)
 
+    def find(self, room: RoomId) -> Held | None:
+        """Give *room* if it is held."""
+        return self._rooms.held.get(channel_of(room))
+
     def hold(self, room: RoomId, after: int | None = None) -> Held:
         """
         Hear *room* from when it is ready on, or from *after* on: then nothing after it is missed.
@@ -98,6 +111,11 @@ class ShardStream:
         Holding a room that is held changes nothing.
         """
         return self._rooms.hold(room, after, is_connected=self._is_connected)
+
+    def renew(self, room: RoomId) -> None:
+        """Hear *room* from now on, whatever was heard or missed of it before."""
+        self._rooms.release(room, is_connected=self._is_connected)
+        self._rooms.hold(room, None, is_connected=self._is_connected, is_new=True)
 
     def release(self, room: RoomId) -> int | None:
         """No longer hear *room*; gives up to where it was delivered, None if that is not known."""
@@ -124,6 +142,33 @@ class ShardStream:
             requests += Subscribe(channels), Tails(chunk, round_)
         return requests
 
+    # What comes from another shard ----------------------------------------------------------
+
+    def bar(self, reason: object, offset: int) -> None:
+        """Deliver nothing more, from *offset* on, until unbar(*reason*)."""
+        self._bars.add(reason)
+        if not self._is_connected:
+            return
+        if self._round is None:
+            self._reach(offset - 1)
+            self._open_round()
+        elif self._round.shares:
+            # What was read may reach beyond.
+            self._begin_round()
+
+    def unbar(self, reason: object) -> None:
+        """Go on, with the rooms that are held since: what they have here comes in its place."""
+        self._bars.discard(reason)
+        round_ = self._round
+        if round_ is None:
+            return
+        leaving, joining = self._rooms.take_changes()
+        self._requests += [Unsubscribe(chunk) for chunk in _chunks(leaving)]
+        requests = self._subscribe(joining, round_)
+        round_.asked += _count_tails(requests)
+        self._requests += requests
+        self._begin_reads_if_due(round_)
+
     # The connection -------------------------------------------------------------------------
 
     def connect(self, lost_above: Callable[[int], int | None], *, is_long: bool = False) -> None:
@@ -141,7 +186,7 @@ class ShardStream:
         self._rewind(lost_above)
         round_ = self._open_round(is_long=is_long)
         requests = self._subscribe(list(self._rooms.held.values()), round_)
-        round_.asked = sum(isinstance(request, Tails) for request in requests)
+        round_.asked = _count_tails(requests)
         if not requests:
             requests = [Tails((), round_)]
             round_.asked = 1
@@ -288,23 +333,34 @@ class ShardStream:
         self._requests += [Tails(chunk) for chunk in _chunks(rooms)]
 
     def on_tails(self, request: Tails, seq: int, tails: Sequence[int]) -> None:
-        """Take the shard's newest offset and those of the rooms that were asked for."""
+        """
+        Take the shard's newest offset and those of the rooms that were asked for.
+
+        Args:
+            tails: 0 for a room that has none, -1 for one whose bucket is not there.
+        """
         round_ = self._round
         if seq < self._position:
             self._go_back(seq)
-        behind = []
+        behind, gone = [], []
         for held, tail in zip(request.rooms, tails, strict=True):
             # One that was not said to be heard yet has Tails of its own, behind its SUBSCRIBE.
             if self._rooms.held.get(held.channel) is not held or not held.is_subscribed:
                 continue
             is_unsure = tail == 0 and request.round is not None and request.round.is_long
-            if held.heard is None or tail <= held.heard and not is_unsure:
+            if tail < 0 and held.heard is not None:
+                # Its bucket has gone on: what it published here may wait, or was missed.
+                if request.round is not None:
+                    gone.append(held)
+                    held.hear(seq)
+            elif held.heard is None or tail <= held.heard and not is_unsure:
                 held.hear(seq)
             else:
                 behind.append((held, tail))
             if not held.is_ready:
                 held.is_ready = True
                 held.on_ready()
+        self._tell_lost(gone)
         if round_ is None:
             if behind:
                 self.statistics.gaps += len(behind)
@@ -316,8 +372,8 @@ class ShardStream:
         else:
             round_.later += behind
         self.on_canary(seq)
-        if round_ is not None and round_ is self._round and request.round and not round_.asked:
-            self._begin_reads(round_)
+        if round_ is not None and request.round is round_:
+            self._begin_reads_if_due(round_)
 
     def _go_back(self, seq: int) -> None:
         """The shard has less than was heard of it, in the same term: nothing heard is certain."""
@@ -328,7 +384,9 @@ class ShardStream:
         self._tell_rewound(rooms)
         self._position = seq
 
-    def _begin_reads(self, round_: Round) -> None:
+    def _begin_reads_if_due(self, round_: Round) -> None:
+        if round_ is not self._round or round_.asked or self._bars:
+            return
         limits = self._limits
         rooms = [held for held in round_.behind if self._rooms.held.get(held.channel) is held]
         count = -(-len(rooms) // limits.share_rooms)
@@ -358,14 +416,16 @@ class ShardStream:
         for held in lost:
             share.rooms.remove(held)
             held.hear(round_.seq)
-        rooms = [held.room for held in lost if self._rooms.held.get(held.channel) is held]
-        if rooms:
-            self.statistics.lost_rooms += len(rooms)
-            self._sink.lose(self._shard, rooms, can_resume=True)
+        self._tell_lost([held for held in lost if self._rooms.held.get(held.channel) is held])
         share.is_asked = False
         if not share.rooms:
             round_.complete(share)
         self._advance(round_)
+
+    def _tell_lost(self, lost: Sequence[Held]) -> None:
+        if lost:
+            self.statistics.lost_rooms += len(lost)
+            self._sink.lose(self._shard, [held.room for held in lost], can_resume=True)
 
     def _advance(self, round_: Round) -> None:
         """Deliver what nothing can come before any more; ask for more, or end the round."""
