@@ -284,6 +284,34 @@ async def test_cancelled_it_is_settled_by_whoever_comes_next(leader: Leader) -> 
     assert calls.command("DEL", f"{{{bucket}}}l:filler") == 1
 
 
+@pytest.mark.parametrize("name", [S1, S2])
+async def test_a_failover_ends_an_attempt(leader: Leader, name: ShardName) -> None:
+    """Orders are of the old term. The source's next primary says what became of the bucket."""
+    bucket = 88
+    source, version = leader.owner(bucket), leader.version(bucket)
+    calls = member(leader, name).calls
+    term = 1 + calls("take_term", [], name, 1)[0]
+    member(leader, source).calls.command("SET", f"{{{bucket}}}l:filler", "no stream, but a key")
+    attempt = await leader.attempt(
+        bucket, on_progress=lambda _progress: calls("take_term", [], name, term)
+    )
+    outcome = await within(attempt.run())
+    # The tests that come after know the first term only.
+    calls.command("HSET", "roomful:shard", "term", 1)
+    if name == source:
+        assert f"STALE_TERM {term}" in outcome.unsettled[bucket]
+        orders = await leader.orders(source)
+        assert await orders.thaw(bucket, attempt.migration) == f"OWNED {version}"
+    else:
+        assert f"STALE_TERM {term}" in outcome.kept[bucket]
+        assert leader.owner(bucket) == source
+    for one in (S1, S2):
+        await (await leader.orders(one)).drop(bucket, attempt.migration)
+    outcome = await leader.move(bucket)
+    assert bucket in outcome.moved
+    assert member(leader, leader.owner(bucket)).calls.command("DEL", f"{{{bucket}}}l:filler") == 1
+
+
 async def test_without_its_connection_an_attempt_orders_nothing(leader: Leader) -> None:
     """The lead may be someone else's by now, and WAIT would wait for nothing."""
     orders = await leader.orders(S1)

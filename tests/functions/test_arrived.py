@@ -229,6 +229,39 @@ def test_people_who_join_again_under_another_lease_are_not_told(
     assert edge.users() == []
 
 
+def test_nothing_of_people_is_left_behind(journey: Journey) -> None:
+    """The shard's own sets know only those who are there, wherever the bucket has been."""
+    edge = Edge(journey.source)
+    edge.join("alice")
+    edge.join("bob")
+    edge.leave("bob", grace_ms=GRACE_MS)
+    at_home(journey, "edge1")
+    before = set(journey.source.command("KEYS", "roomful:*"))
+    journey.travel()
+    assert before - set(journey.source.command("KEYS", "roomful:*")) == {
+        b"roomful:edge:edge1",
+        b"roomful:gone",
+    }
+    assert journey.target.command("SCARD", "roomful:edge:edge1") == 1
+    assert journey.target.command("ZCARD", "roomful:gone") == 1
+
+
+def test_a_count_is_told_where_the_room_is(journey: Journey, server: RunningServer) -> None:
+    """Who has the bucket no more says nothing, least of all that the room is empty."""
+    edge = Edge(journey.source)
+    for number in range(LIMIT + 2):
+        edge.join(f"user{number}")
+    server.pass_time(2)
+    edge.sweep()
+    server.pass_time(2)
+    edge.lease()
+    edge.leave("user0")
+    ear = journey.source.listen(f"r:{ROOM}")
+    journey.travel()
+    edge.sweep()
+    assert ear.told() == []
+
+
 def test_a_slow_copy_costs_nobody_the_place(
     journey: Journey, servers: tuple[RunningServer, RunningServer]
 ) -> None:

@@ -195,7 +195,7 @@ class BucketOrders:
         """Give the names of what is in *buckets*, step by step; a name may come twice."""
         tags = [f"{{{bucket}}}" for bucket in buckets]
         cursor: bytes | int = 0
-        while cursor != b"0":
+        while tags and cursor != b"0":
             cursor, *names = await self._call("keys", [], cursor, SCANNED, *tags)
             found: dict[int, list[bytes]] = {}
             for name in names:

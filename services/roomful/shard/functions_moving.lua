@@ -194,6 +194,18 @@ local function cover_links(tag, key)
   end
 end
 
+-- The same back, of what is deleted.
+local function uncover_links(tag, key)
+  local people, links = tag .. 'p:' .. string.sub(key, #tag + 3), redis.call('HGETALL', key)
+  for index = 1, #links, 2 do
+    local entry, held = entry_of(people, links[index]), cmsgpack.unpack(links[index + 1])
+    redis.call('ZREM', GONE, entry)
+    for place = 1, #held, 2 do redis.call('SREM', EDGE .. held[place], entry) end
+  end
+end
+
+local function is_links(tag, key) return string.sub(key, #tag + 1, #tag + 2) == 'c:' end
+
 local function is_taking(bucket)
   return bucket.is_meant and bucket.state == 'IMPORTING' and not bucket.is_whole
 end
@@ -210,7 +222,7 @@ local function import(keys, args)
       redis.call('DEL', key)
     else
       redis.call('RESTORE', key, text(math.max(0, ttl)), payload, 'REPLACE')
-      if string.sub(key, #tag + 1, #tag + 2) == 'c:' then cover_links(tag, key) end
+      if is_links(tag, key) then cover_links(tag, key) end
     end
   end
   return #keys
@@ -305,8 +317,10 @@ local function clear(keys, args)
   if refusal then return refusal end
   local is_left = bucket.is_meant and bucket.state == 'GONE'
   if not is_left and not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
+  local tag = bucket.tag
   for _, key in ipairs(keys) do
-    assert(split(key) == bucket.tag and not is_own(bucket.tag, key), 'roomful: not of the bucket')
+    assert(split(key) == tag and not is_own(tag, key), 'roomful: not of the bucket')
+    if is_links(tag, key) then uncover_links(tag, key) end
   end
   return redis.call('UNLINK', unpack(keys))
 end
