@@ -30,7 +30,7 @@ logger = logging.getLogger("roomful.control")
 
 P = ParamSpec("P")
 
-SAFE_S: Final = 1.0
+SAFE_S: Final = 1.5
 CHANGED: Final = 1000
 """Names of changed keys that are asked for at a time."""
 
