@@ -218,6 +218,23 @@ def test_a_bucket_that_does_not_move_notes_nothing(journey: Journey) -> None:
     assert journey.source.command("EXISTS", f"{A}m") == 0
 
 
+def test_what_changed_is_bounded(journey: Journey) -> None:
+    """With nobody who copies it, or not fast enough, the bucket stays; nothing else is refused."""
+    journey.begin()
+    source = journey.source
+    names = [str(number) for number in range(250_000 - 2)]
+    source.command("SADD", f"{A}m", *names)
+    source.publish(Post("a"))
+    assert source.record(A) == "MOVING 1 m1 s2"
+    assert source.publish(Post("e"), Post("a")) == [FIRST + 1, FIRST + 2]
+    assert source.record(A) == "OWNED 1"
+    source.publish(Post("a"))
+    with pytest.raises(ResponseError, match="^ROOMFUL BUCKET OWNED 1$"):
+        journey.round()
+    source("move", [f"{A}b"], TERM, "m2", 1, "s2")
+    assert source.command("EXISTS", f"{A}m") == 0
+
+
 def test_a_moving_bucket_is_as_open_as_ever(journey: Journey) -> None:
     """In the same version, for reads and writes: nobody notices."""
     journey.begin()

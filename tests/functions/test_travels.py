@@ -362,6 +362,7 @@ class Travels(RuleBasedStateMachine):
         assert self.owner() is not None
         self.everything_is_there()
         for calls in self.shards.values():
+            assert calls.command("EXISTS", f"{TAG}i") == 0
             calls.close()
 
 

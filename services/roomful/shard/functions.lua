@@ -17,6 +17,7 @@ local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
 local TERM_SIZE, MAX_TERM, MAX_OFFSET = 2 ^ 40, 8191, 2 ^ 53 - 1
 local MAX_MESSAGES = 4096
 local MAX_FREEZE_MS, IMPORT_RETRY_MS = 2000, 20
+local MAX_CHANGED = 250000 -- names of keys, some 25 MB
 local RETRY_MS = 60000 -- a message that its sender did not name has an id for so long
 local MEMORY_MS = 86400000 -- how much longer than its log a room's newest offset is kept
 
@@ -64,6 +65,14 @@ end
 -- without one the bucket is NONE. Each change of who may write raises the version
 -- (functions_moving.lua).
 
+-- The bucket stays, and nothing of the attempt to move it is left.
+local function stay(tag, version)
+  local record = 'OWNED ' .. text(tonumber(version))
+  redis.call('UNLINK', tag .. 'm')
+  redis.call('SET', tag .. 'b', record)
+  return record
+end
+
 -- The bucket of a record, and the record it comes to now: a freeze that lapsed is over, which is a
 -- change too, and is written down by those that may.
 local function settle(key, record, now, is_writing)
@@ -75,7 +84,7 @@ local function settle(key, record, now, is_writing)
   if bucket.state == 'FROZEN' and now >= bucket.till then
     bucket = {state = 'OWNED', version = tostring(bucket.version + 1)}
     record = 'OWNED ' .. bucket.version
-    if is_writing then redis.call('SET', key, record) end
+    if is_writing then stay((split(key)), bucket.version) end
   end
   return bucket, record
 end
@@ -98,22 +107,24 @@ local function at_term(term)
   return tonumber(shard[2])
 end
 
--- What changes in a bucket that moves has to be copied again: it is in '{b}m'.
-local function note(tag, names)
+-- What changes in a bucket that moves has to be copied again: it is in '{b}m'. If that is too much
+-- nobody copies, or not fast enough: the bucket stays.
+local function note(tag, bucket, names)
   for first = 1, #names, 1000 do
     redis.call('SADD', tag .. 'm', unpack(names, first, math.min(first + 999, #names)))
   end
+  if redis.call('SCARD', tag .. 'm') > MAX_CHANGED then stay(tag, bucket.version) end
 end
 
 -- With a room's people ('p:') change their statuses and links; and what is not published to a log
 -- ('l:') is taken out of it, which no copy may miss.
-local function note_key(key)
+local function note_key(key, bucket)
   local tag, name = split(key)
   local kind = string.sub(key, #tag + 1, #tag + 1)
   if kind == 'p' then
-    note(tag, {key, tag .. 's:' .. name, tag .. 'c:' .. name})
+    note(tag, bucket, {key, tag .. 's:' .. name, tag .. 'c:' .. name})
   else
-    note(tag, {kind == 'l' and tag .. 'e:' .. name or key})
+    note(tag, bucket, {kind == 'l' and tag .. 'e:' .. name or key})
   end
 end
 
@@ -125,7 +136,7 @@ local function admit(term, key, version, now)
   local bucket = settle(tag .. 'b', redis.call('GET', tag .. 'b'), now, version ~= nil)
   local why = closed(bucket, version, now)
   if why then return nil, refuse(why, tag) end
-  if bucket.state == 'MOVING' and version then note_key(key) end
+  if bucket.state == 'MOVING' and version then note_key(key, bucket) end
   return seq
 end
 

@@ -148,9 +148,7 @@ local function thaw(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
   if not is_leaving(bucket) then return again(bucket) end
-  redis.call('DEL', bucket.tag .. 'm')
-  local is_frozen = bucket.state == 'FROZEN'
-  return set_record(bucket, 'OWNED', text(bucket.version + (is_frozen and 1 or 0)))
+  return stay(bucket.tag, bucket.version + (bucket.state == 'FROZEN' and 1 or 0))
 end
 
 local function release(keys, args)

@@ -196,8 +196,9 @@ end
 -- What a sweep does about a user in a room: 'go', 'wait' while the bucket moves, or 'forget'.
 local function fate(people, now)
   local key = split(people) .. 'b'
-  local state = settle(key, redis.call('GET', key), now, true).state
-  if state == 'MOVING' then note_key(people) end
+  local bucket = settle(key, redis.call('GET', key), now, true)
+  local state = bucket.state
+  if state == 'MOVING' then note_key(people, bucket) end
   if state == 'OWNED' or state == 'MOVING' then return 'go' end
   return (state == 'FROZEN' or state == 'IMPORTING') and 'wait' or 'forget'
 end

@@ -128,7 +128,7 @@ local function not_lagging(batch, rooms)
 end
 
 -- What the messages of a room will change.
-local function note_messages(batch, room)
+local function note_messages(batch, bucket, room)
   local tag, ids = room.tag, ids_of(room)
   local names = {room.key, tag .. 't:' .. room.name}
   while room do
@@ -138,7 +138,7 @@ local function note_messages(batch, room)
     end
     room = room.more
   end
-  note(tag, names)
+  note(tag, bucket, names)
 end
 
 -- The rooms whose buckets take the batch, and how many messages those are; answers the others.
@@ -157,7 +157,7 @@ local function admitted(batch, rooms)
         answer(batch, room, function() return why end)
         room = nil
       elseif bucket.state == 'MOVING' then
-        note_messages(batch, room)
+        note_messages(batch, bucket, room)
       end
     end
     if room then
