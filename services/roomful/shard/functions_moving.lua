@@ -174,32 +174,46 @@ local function begin_import(keys, args)
   return set_record(bucket, 'IMPORTING', args[3], args[2], args[4])
 end
 
--- Put the links of a room's people where sweeps find them. What is there in vain does no harm.
-local function cover_links(tag, key)
-  local people, now = tag .. 'p:' .. string.sub(key, #tag + 3), now_ms()
-  local links, till = redis.call('HGETALL', key), text(now + PROVISIONAL_MS)
+local function in_parts(command, key, names)
+  for first = 1, #names, 1000 do
+    redis.call(command, key, unpack(names, first, math.min(first + 999, #names)))
+  end
+end
+
+-- What sweeps go through of a room's links: by edge the people it has there, and who is gone.
+local function covered(tag, key)
+  local people, links = tag .. 'p:' .. string.sub(key, #tag + 3), redis.call('HGETALL', key)
+  local by_edge, gone = {}, {}
   for index = 1, #links, 2 do
     local entry, held = entry_of(people, links[index]), cmsgpack.unpack(links[index + 1])
-    if #held == 0 then redis.call('ZADD', GONE, till, entry) end
+    if #held == 0 then gone[#gone + 1] = entry end
     for place = 1, #held, 2 do
-      local edge = held[place]
-      redis.call('SADD', EDGE .. edge, entry)
-      if not redis.call('ZSCORE', LEASES, edge) and redis.call('SISMEMBER', DEAD, edge) == 0 then
-        redis.call('SADD', tag .. 'i', edge)
-        redis.call('ZADD', LEASES, till, edge)
-      end
+      local entries = by_edge[held[place]] or {}
+      by_edge[held[place]], entries[#entries + 1] = entries, entry
+    end
+  end
+  return by_edge, gone
+end
+
+-- Put links where sweeps find them. What is there in vain does no harm.
+local function cover_links(tag, key)
+  local till = text(now_ms() + PROVISIONAL_MS)
+  local by_edge, gone = covered(tag, key)
+  for _, entry in ipairs(gone) do redis.call('ZADD', GONE, till, entry) end
+  for edge, entries in pairs(by_edge) do
+    in_parts('SADD', EDGE .. edge, entries)
+    if not redis.call('ZSCORE', LEASES, edge) and redis.call('SISMEMBER', DEAD, edge) == 0 then
+      redis.call('SADD', tag .. 'i', edge)
+      redis.call('ZADD', LEASES, till, edge)
     end
   end
 end
 
 -- The same back, of what is deleted.
 local function uncover_links(tag, key)
-  local people, links = tag .. 'p:' .. string.sub(key, #tag + 3), redis.call('HGETALL', key)
-  for index = 1, #links, 2 do
-    local entry, held = entry_of(people, links[index]), cmsgpack.unpack(links[index + 1])
-    redis.call('ZREM', GONE, entry)
-    for place = 1, #held, 2 do redis.call('SREM', EDGE .. held[place], entry) end
-  end
+  local by_edge, gone = covered(tag, key)
+  in_parts('ZREM', GONE, gone)
+  for edge, entries in pairs(by_edge) do in_parts('SREM', EDGE .. edge, entries) end
 end
 
 local function is_links(tag, key) return string.sub(key, #tag + 1, #tag + 2) == 'c:' end
