@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from control.driving import Driven
+from control.leading import Leader
 from control.servers import Fleet, running_fleet
+from functions.server import PRODUCTS
+from remote.cluster import Cluster, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.control.controller import ClusterSpec, Controller, Pace
 
@@ -43,3 +47,22 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
     yield make
     for controller in made:
         await controller.aclose()
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Two shards with a replica each; buckets stay where tests have brought them."""
+    directory = tmp_path_factory.mktemp("cluster")
+    with running_cluster(request.param, directory, shards=2, replicas=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def leader(cluster: Cluster) -> AsyncIterator[Leader]:
+    """A controller with nothing to do but this."""
+    leading = Leader(cluster)
+    yield leading
+    leading.close()
+    await asyncio.sleep(0)

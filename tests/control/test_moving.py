@@ -3,102 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 import pytest
 
-from functions.server import PRODUCTS
-from remote.cluster import Cluster, Member, address_of, running_cluster
+from control.leading import S1, S2, Leader, member, other
 from remote.sending import Sender, rooms_of, using
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, bucket_of
 from roomful.control.bucket_orders import BucketOrders
-from roomful.control.link import Credentials, ServerUnreachable
+from roomful.control.link import ServerUnreachable
 from roomful.control.moving import Attempt, MoveLimits, Outcome, Parcel, Progress, finish
-from roomful.control.server import OrderRefused, Server
-from support.deadline import DEADLINE_S, until, within
-
-S1, S2 = ShardName("s1"), ShardName("s2")
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards with a replica each; buckets stay where tests have brought them."""
-    directory = tmp_path_factory.mktemp("cluster")
-    with running_cluster(request.param, directory, shards=2, replicas=1) as running:
-        yield running
-
-
-class Leader:
-    """Who has the lead over both primaries."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.servers = {
-            name: Server(address_of(one.primary), Credentials(), timeout_s=DEADLINE_S)
-            for name, one in cluster.members.items()
-        }
-
-    async def orders(self, name: ShardName) -> BucketOrders:
-        """Give what *name* is ordered, as a controller would that has just looked at it."""
-        server = self.servers[name]
-        await server.observe(insists=True)
-        return BucketOrders(server, name, 1, acks=1)
-
-    async def attempt(self, *buckets: int, **more: object) -> Attempt:
-        """Begin to move *buckets*, all of the same shard, to the other one."""
-        source = self.owner(buckets[0])
-        target = S2 if source == S1 else S1
-        orders = await self.orders(target)
-        parcels = [Parcel(one, self.version(one), orders) for one in buckets]
-        return Attempt(await self.orders(source), parcels, **more)  # type: ignore[arg-type]
-
-    async def move(self, *buckets: int, **more: object) -> Outcome:
-        """Move *buckets*."""
-        attempt = await self.attempt(*buckets, **more)
-        return await within(attempt.run())
-
-    def records(self, bucket: int) -> dict[ShardName, str]:
-        """Give what each shard says of a bucket."""
-        members = self.cluster.members.items()
-        return {name: one.calls.record(f"{{{bucket}}}") for name, one in members}
-
-    def owner(self, bucket: int) -> ShardName:
-        """Give the one shard that has it."""
-        (owner,) = [name for name, one in self.records(bucket).items() if one[:5] == "OWNED"]
-        return owner
-
-    def version(self, bucket: int) -> int:
-        """Give the version in which it is there."""
-        return int(self.records(bucket)[self.owner(bucket)].split()[1])
-
-    def close(self) -> None:
-        """Let go of the lead."""
-        for server in self.servers.values():
-            server.close()
+from roomful.control.server import OrderRefused
+from support.deadline import until, within
 
 
 async def more_settled(sender: Sender) -> None:
     """Wait until more of its messages have an answer."""
     goal = sender.settled + 20
     await until(lambda: sender.settled >= goal)
-
-
-@pytest.fixture
-async def leader(cluster: Cluster) -> AsyncIterator[Leader]:
-    """A controller with nothing to do but this."""
-    leading = Leader(cluster)
-    yield leading
-    leading.close()
-    await asyncio.sleep(0)
-
-
-def member(leader: Leader, name: ShardName) -> Member:
-    """Give a shard's servers."""
-    return leader.cluster.members[name]
 
 
 async def test_a_bucket_moves_while_edges_publish_into_it(leader: Leader) -> None:
@@ -177,7 +100,7 @@ async def test_without_replicas_nothing_is_released(leader: Leader, side: str) -
     """Too few replicas in time: of the target, it stays; of the source, it is not opened yet."""
     bucket = 21
     source = leader.owner(bucket)
-    target = S2 if source == S1 else S1
+    target = other(source)
     broken = member(leader, source if side == "source" else target)
     (replica,) = broken.replicas
     primary = f"127.0.0.1 {broken.primary.port}".split()
@@ -254,7 +177,7 @@ async def test_stopped_it_stays(leader: Leader) -> None:
         outcome = await within(attempt.run())
         assert outcome.kept == {bucket: "a test does not want it"}
         assert leader.records(bucket)[source] == f"OWNED {version}"
-        target = S2 if source == S1 else S1
+        target = other(source)
         left = member(leader, target).calls.command("KEYS", f"{{{bucket}}}*")
         assert left == [f"{{{bucket}}}b".encode()]
         await sender.check_whole()
@@ -264,7 +187,7 @@ async def test_cancelled_it_is_settled_by_whoever_comes_next(leader: Leader) -> 
     """As after the controller's death: the attempt is given up by its name, and made anew."""
     bucket = 55
     source, version = leader.owner(bucket), leader.version(bucket)
-    target = S2 if source == S1 else S1
+    target = other(source)
     member(leader, source).calls.command(
         "SET", f"{{{bucket}}}l:filler", "no stream, but a key", "NX"
     )
@@ -328,7 +251,7 @@ async def test_a_dead_target_leaves_it_where_it_was(leader: Leader) -> None:
     bucket = 66
     source, version = leader.owner(bucket), leader.version(bucket)
     attempt = await leader.attempt(bucket)
-    target = S2 if source == S1 else S1
+    target = other(source)
     leader.servers[target].close()
     outcome = await within(attempt.run())
     assert "does not have the lead" in outcome.kept[bucket]
