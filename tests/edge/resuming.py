@@ -4,14 +4,16 @@ Schedules: what happens in a world, step by step, and what must be true when it 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from hypothesis import strategies as st
 
 from edge.world import ROOMS, World
+from roomful.edge.resume import MOVE_S
 from shard.clock import run, settle
 
-__all__ = ["PAGES", "SCHEDULE", "Schedule", "check"]
+__all__ = ["MOVING", "PAGES", "SCHEDULE", "Schedule", "check"]
 
 STEPS = {
     "nothing": 1,
@@ -30,14 +32,18 @@ STEPS = {
     "upgrade": 1,
 }
 """What can be done next, and how often it is; a number says to what it is done."""
-SCHEDULE = st.lists(
-    st.tuples(
-        st.sampled_from([name for name, weight in STEPS.items() for _ in range(weight)]),
-        st.integers(0, 15),
-    ),
-    min_size=60,
-    max_size=120,
-)
+
+
+def schedules(steps: dict[str, int]) -> st.SearchStrategy[list[tuple[str, int]]]:
+    """Give schedules of *steps*."""
+    names = [name for name, weight in steps.items() for _ in range(weight)]
+    step = st.tuples(st.sampled_from(names), st.integers(0, 15))
+    return st.lists(step, min_size=60, max_size=120)
+
+
+SCHEDULE = schedules(STEPS)
+MOVING = schedules(STEPS | {"move": 4, "wait": 2})
+"""Rooms move too."""
 
 Schedule = list[tuple[str, int]]
 PAGES = st.sampled_from([1, 3, 1000])
@@ -66,6 +72,10 @@ async def play(world: World, schedule: Schedule) -> None:
                 client.read(number % 4 + 1)
             case "read all":
                 client.read(1 << 30)
+            case "wait":
+                await asyncio.sleep(MOVE_S)
+            case "move":
+                world.move(ROOMS[number % 4], is_broken=number >= 12)
             case "join":
                 client.join(ROOMS[number % 4])
             case "connect":

@@ -240,7 +240,7 @@ async def test_who_waits_hears_nothing_and_everything_is_kept(hall: Hall) -> Non
     hall.deliver("r", "r")
     hall.fanout.cast(Cast(ROOM, "typing", b"{}"))
     assert resuming.heard == []
-    assert [entry.offset for entry in waiting.entries] == [1, 2]
+    assert [entry.offset for _, entry in waiting.entries] == [1, 2]
     hall.fanout.go_live(resuming, ROOM)
     hall.deliver("r")
     assert heard_offsets(resuming) == [3]
@@ -261,13 +261,13 @@ def test_what_waits_is_bounded() -> None:
     """Above the bound nothing is kept, until it is cleared: then it can be read again."""
     waiting = Waiting()
     large = Entry(1, make_envelope("r", "1", body=b"x" * 700_000))
-    waiting.add([large])
+    waiting.add(SHARD, [large])
     assert (len(waiting.entries), waiting.has_overflowed) == (1, False)
-    waiting.add([large])
-    waiting.add([Entry(2, make_envelope("r", "2"))])
+    waiting.add(SHARD, [large])
+    waiting.add(SHARD, [Entry(2, make_envelope("r", "2"))])
     assert (waiting.entries, waiting.has_overflowed) == ([], True)
     waiting.clear()
-    waiting.add([large])
+    waiting.add(SHARD, [large])
     assert (len(waiting.entries), waiting.has_overflowed) == (1, False)
 
 
@@ -396,7 +396,7 @@ def test_each_member_hears_what_came_while_it_was_in(steps: list[tuple[str, int,
                 waiting[key] = (await hall.fanout.wait(member, RoomId(room)), [])
             elif step == "go live" and key in waiting:
                 collected, wanted = waiting.pop(key)
-                assert [entry.offset for entry in collected.entries] == wanted
+                assert [entry.offset for _, entry in collected.entries] == wanted
                 hall.fanout.go_live(member, RoomId(room))
                 live.add(key)
             elif step == "leave":

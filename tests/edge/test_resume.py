@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.resuming import PAGES, SCHEDULE, Schedule, check
+from edge.resuming import MOVING, PAGES, SCHEDULE, Schedule, check
 from edge.world import World
 from roomful.edge import fanout
 from roomful.edge.sign_in import RENEW_S
@@ -33,6 +33,20 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 def test_the_same_where_only_held_rooms_are_heard(schedule: Schedule, page_messages: int) -> None:
     """On shards whose stream tells an edge only of the rooms that it holds."""
     check(schedule, hears_all=False, page_messages=page_messages)
+
+
+@settings(deadline=None, max_examples=150)
+@given(schedule=MOVING, page_messages=PAGES)
+def test_the_same_while_rooms_move(schedule: Schedule, page_messages: int) -> None:
+    """From shard to shard and back; edges hear of it late, and some cannot hear it to the end."""
+    check(schedule, hears_all=False, page_messages=page_messages)
+
+
+@settings(deadline=None, max_examples=100)
+@given(schedule=MOVING, kept=st.integers(1, 6))
+def test_a_hole_is_told_while_rooms_move(schedule: Schedule, kept: int) -> None:
+    """With logs so short that they may not reach back, wherever they are then."""
+    check(schedule, hears_all=False, page_messages=2, kept=kept)
 
 
 @settings(deadline=None, max_examples=100)

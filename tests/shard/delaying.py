@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.lineage import Segment
 from roomful.protocol.errors import Refused
 from roomful.shard.base import (
     Archived,
@@ -24,6 +26,7 @@ from roomful.shard.base import (
     Erasure,
     Joined,
     Members,
+    Moved,
     Page,
     Replay,
     RoomId,
@@ -35,10 +38,23 @@ from roomful.shard.base import (
 )
 from roomful.shard.memory import MemoryShard
 
-__all__ = ["DelayingShard", "Gate", "Gates", "Storage", "pass_freely"]
+__all__ = ["Arrival", "DelayingShard", "Gate", "Gates", "Storage", "pass_freely"]
 
 Gate = Callable[[], "asyncio.Future[None]"]
 Publication = tuple[RoomId, Sequence[Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A room came from another storage; everything stored here is above *since*."""
+
+    room: RoomId
+    version: int
+    origin: str
+    upto: int
+    since: int
+    is_broken: bool
+    """Edges do not hear the other storage to its end: they close who is in the room."""
 
 
 def pass_freely() -> asyncio.Future[None]:
@@ -90,21 +106,70 @@ class Storage:
     # Mutable state: all that was ever published, in order, and who listens.
     def __init__(self, memory: MemoryShard) -> None:
         self.memory = memory
-        self.stream: list[Publication | Cast] = []
+        self.stream: list[Publication | Cast | Arrival] = []
         self.lines: list[_Line] = []
+        self.gone: set[RoomId] = set()
         memory.attach(self)
+
+    def check(self, room: str) -> None:
+        """
+        See that *room* is here.
+
+        Raises:
+            Moved: it is not.
+        """
+        if room in self.gone:
+            raise Moved(room)
+
+    def receive(self, room: RoomId, origin: Storage, version: int, *, is_broken: bool) -> Segment:
+        """Take *room* over from *origin*, with everything; gives what came."""
+        mine, theirs = self.memory, origin.memory
+        floor = theirs.logs._floor(room)
+        mine.logs._rooms.pop(room, None)
+        if (log := theirs.logs._rooms.pop(room, None)) is not None:
+            mine.logs._rooms[room] = log
+            mine.logs._floors[room] = floor
+        upto, since = theirs._offset, max(mine._offset, theirs._offset) + 1
+        mine._offset = since
+        origin.gone.add(room)
+        self.gone.discard(room)
+        self._add(Arrival(room, version, str(theirs.name), upto, since, is_broken))
+        return Segment(theirs.name, since)
+
+    def read(
+        self,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        upto: Mapping[RoomId, int] | None,
+    ) -> Replay:
+        """Read what is stored, as Shard.read."""
+        for room in rooms:
+            self.check(room)
+        logs, newest = self.memory.logs, self.memory.position()
+        if upto is None and after > newest:
+            return Replay((), after, is_complete=False, holes=list(rooms))
+        replay = logs.read(rooms, after, newest, limit_bytes if upto is None else 1 << 60)
+        if upto is None or replay.holes:
+            return replay
+        entries = [one for one in replay.entries if one.offset <= upto[one.envelope.room]]
+        count = max(1, limit_bytes // 500)
+        if count < len(entries):
+            return Replay(entries[:count], entries[count - 1].offset, is_complete=False)
+        return Replay(entries, newest, is_complete=True)
+
+    def _add(self, item: Publication | Cast | Arrival) -> None:
+        self.stream.append(item)
+        for line in self.lines:
+            line.on_more()
 
     def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
         """Add to the stream."""
-        self.stream.append((room, entries))
-        for line in self.lines:
-            line.on_more()
+        self._add((room, entries))
 
     def cast(self, cast: Cast) -> None:
         """Add to the stream."""
-        self.stream.append(cast)
-        for line in self.lines:
-            line.on_more()
+        self._add(cast)
 
     def flush(self) -> None:
         """Nothing: the stream is cut into batches by who lets it go."""
@@ -117,7 +182,7 @@ class Storage:
 
     def entries(self) -> list[Entry]:
         """All that was ever stored, in offset order."""
-        return [entry for item in self.stream if not isinstance(item, Cast) for entry in item[1]]
+        return [entry for item in self.stream if isinstance(item, tuple) for entry in item[1]]
 
 
 class DelayingShard:
@@ -153,6 +218,8 @@ class DelayingShard:
         self._held: dict[RoomId, int] = {}
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._sink: Sink | None = None
+        self.on_arrival: Callable[[Arrival], bool] = lambda _arrival: True
+        """Says whether the stream may go on behind it."""
         storage.lines.append(self)
 
     @property
@@ -173,31 +240,44 @@ class DelayingShard:
 
     def deliver(self, count: int) -> bool:
         """Let go of the next *count* items of the stream, as a batch; False if there is none."""
-        count = min(count, len(self.storage.stream) - self._next)
-        for _ in range(count):
-            self._deliver_one()
+        before = self._next
+        for _ in range(min(count, len(self.storage.stream) - before)):
+            if not self._deliver_one():
+                break
         assert self._sink is not None
         self._sink.flush()
         due = [call for offset, call in self._waiting if offset <= self._heard]
         self._waiting = [one for one in self._waiting if one[0] > self._heard]
         for call in due:
             call()
-        return count > 0
+        return self._next > before
 
-    def _deliver_one(self) -> None:
+    def _deliver_one(self) -> bool:
         index, sink = self._next, self._sink
         assert sink is not None
         item = self.storage.stream[index]
+        if isinstance(item, Arrival):
+            if not self.on_arrival(item):
+                return False
+            self._next += 1
+            self._heard = item.since
+            sink.reach(self.name, item.since)
+            return True
         self._next += 1
         room = item.room if isinstance(item, Cast) else item[0]
         is_heard = self._hears_all or self._held.get(room, index + 1) <= index
         if isinstance(item, Cast):
             if is_heard:
                 sink.cast(item)
-            return
+            return True
         if is_heard:
             sink.deliver(self.name, room, item[1])
         self._heard = item[1][-1].offset
+        return True
+
+    def take_over(self, room: RoomId) -> None:
+        """Hear *room* from behind the arrival that is the next of the stream."""
+        self._held[room] = self._next + 1
 
     def _when_heard(self, offset: int, call: Callable[[], None]) -> None:
         if offset <= self._heard:
@@ -242,12 +322,18 @@ class DelayingShard:
 
     # Reading --------------------------------------------------------------------------------
 
-    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+    async def read(
+        self,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        upto: Mapping[RoomId, int] | None = None,
+    ) -> Replay:
         """Read what is stored, and wait until the stream has caught up with it."""
         await self._gate()
         limit_bytes = min(limit_bytes, self._page_bytes)
-        replay = await self._memory.read(rooms, after, limit_bytes)
-        if not replay.holes:
+        replay = self.storage.read(rooms, after, limit_bytes, upto)
+        if not replay.holes and upto is None:
             await self._hear(replay.reached)
         await self._gate()
         return replay
@@ -272,6 +358,7 @@ class DelayingShard:
     async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
         """Join; the answer takes its time."""
         await self._gate()
+        self.storage.check(room)
         joined = await self._memory.join(room, user, connection, status)
         await self._gate()
         return joined
@@ -279,6 +366,7 @@ class DelayingShard:
     async def leave(self, room: RoomId, user: UserId, connection: str, *, with_grace: bool) -> None:
         """Leave."""
         await self._gate()
+        self.storage.check(room)
         await self._memory.leave(room, user, connection, with_grace=with_grace)
 
     async def set_status(self, room: RoomId, user: UserId, status: str) -> None:

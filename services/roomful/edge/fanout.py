@@ -104,18 +104,19 @@ class Waiting:
     __slots__ = ("_size", "entries", "has_overflowed")
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[tuple[ShardName, Entry]] = []
+        """With the shard that each was heard on, which has stored it."""
         self.has_overflowed = False
         self._size = 0
 
-    def add(self, entries: Sequence[Entry]) -> None:
+    def add(self, shard: ShardName, entries: Sequence[Entry]) -> None:
         """Collect *entries*, up to WAITING_BYTES: beyond, they have to be read again."""
         self._size += sum(entry.envelope.size for entry in entries)
         if self._size > WAITING_BYTES:
             self.has_overflowed = True
             self.entries.clear()
         else:
-            self.entries += entries
+            self.entries += [(shard, entry) for entry in entries]
 
     def overflow(self) -> None:
         """Something is missing from what came: it has to be read again."""
@@ -290,7 +291,7 @@ class Fanout:
         statistics.entries += len(entries)
         if held.waiting is not None:
             for waiting in held.waiting.values():
-                waiting.add(entries)
+                waiting.add(shard, entries)
         # A copy: a slow polling client that is closed leaves, and may take its group with it.
         for wire, carrier, group in tuple(held.groups):
             statistics.deliveries += len(group) * len(entries)

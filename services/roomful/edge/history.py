@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from roomful.archive.base import Archive, ArchiveUnavailable, Erasure, cut_page
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Home, Page, Replay, RoomId
+from roomful.shard.base import Archived, Home, Moved, Page, Replay, RoomId
 
 if TYPE_CHECKING:
+    from roomful.cluster.cursor import ShardName
     from roomful.edge.edge import Edge
 
 __all__ = ["History"]
@@ -67,20 +68,31 @@ class History:
     # What a client missed -------------------------------------------------------------------
 
     async def read(
-        self, shard: Home, rooms: Mapping[RoomId, int], after: int, limit_bytes: int
+        self,
+        shard: Home,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        elsewhere: tuple[ShardName, Mapping[RoomId, int]] | None = None,
     ) -> Replay:
         """
         Give what *rooms* got after *after*, as Shard.read, also of what the log has lost.
 
         Holes are left where the archive does not have everything either, or is away.
+
+        Args:
+            elsewhere: the shard that has stored it, when that is another one, and up to where.
         """
-        hot = await shard.read(rooms, after, limit_bytes)
+        upto = elsewhere[1] if elsewhere else None
+        hot = await shard.read(rooms, after, limit_bytes, upto)
         archive = self._edge.archive
         if archive is None or not hot.holes:
             return hot
-        archived = await shard.archived()
+        origin = shard if elsewhere is None else self._edge.shards.shard_named(elsewhere[0])
+        # A shard goes when its outbox is empty.
+        archived = Archived(1 << 62) if origin is None else await origin.archived()
         # Not beyond what the edge has heard: the rest comes on the live stream.
-        newest = min(archived.reached, shard.position())
+        newest = min(archived.reached, max(upto.values()) if upto else shard.position())
         class_of = self._edge.room_class
         if newest <= after or any(
             class_of(room) == "-" or (class_of(room) == "0" and archived.missing > after)
@@ -88,12 +100,17 @@ class History:
         ):
             return hot
         try:
-            old = await archive.read(shard.name, rooms, range(after + 1, newest + 1), limit_bytes)
+            name = elsewhere[0] if elsewhere else shard.name
+            old = await archive.read(name, rooms, range(after + 1, newest + 1), limit_bytes)
         except ArchiveUnavailable as exc:
             logger.warning("resume without the archive", extra={"why": exc.sentence})
             return hot
-        # The log has the rest, or is asked what it lacks.
-        return Replay(old.entries, old.reached, is_complete=False, holes=old.holes)
+        if upto is None:
+            # The log has the rest, or is asked what it lacks.
+            return Replay(old.entries, old.reached, is_complete=False, holes=old.holes)
+        entries = [entry for entry in old.entries if entry.offset <= upto[entry.envelope.room]]
+        is_complete = not old.holes and old.reached >= max(upto.values())
+        return Replay(entries, old.reached, is_complete, old.holes)
 
     # Privacy --------------------------------------------------------------------------------
 
@@ -118,7 +135,10 @@ class History:
 
 async def _reaches_back(shard: Home, room: RoomId, after: int) -> bool:
     """Whether the log has all that the room got after *after*."""
-    replay = await shard.read({room: 0}, after, PEEK_BYTES)
+    try:
+        replay = await shard.read({room: 0}, after, PEEK_BYTES)
+    except Moved:
+        return False  # the archive has it, or the page begins where the log does
     return not replay.holes
 
 

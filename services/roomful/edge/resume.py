@@ -1,32 +1,43 @@
 """
 Taking a session up again: what was missed, once and in order, before anything new.
 
-A message is owed if and only if its offset is above the cursor's for its shard and above the
-room's offset at the join (design.md section 7). The replay is read in pages, at the pace of the
-client, from the archive as long as the hot log does not reach back (history.py); meanwhile the
-rooms' live stream is collected instead of sent (the barrier):
+A message is owed if and only if its offset is above the cursor's for the shard that stored it and
+above the room's offset at the join (design.md section 7). A room's messages may have been stored by
+several shards, where its bucket was one after the other; each of those is a *part*, read where the
+room is now. All parts together go out in order of their offsets, which is each room's order and
+each shard's (docs/adr/0022-hearing-a-bucket-that-moves.md).
 
-1. each room starts to collect; 2. a page is read and sent; 3. if it was not the last, wait until
-the client has read it, forget what was collected (it comes with the next page), go on with 2;
-4. when every shard's last page is sent, send what was collected since, and go live.
+The replay is read in pages, at the pace of the client, from the archive as long as the hot log does
+not reach back (history.py); meanwhile the rooms' live stream is collected instead of sent (the
+barrier):
+
+1. each room starts to collect; 2. of each part a page is read, and what nothing unread can come
+before is sent; 3. if that was not all, wait until the client has read it, forget what was
+collected (it comes with the next page), go on with 2; 4. when all parts are sent to their ends,
+send what was collected since, and go live.
 
 Step 4 does not give up the loop, so nothing falls between. Each replayed entry carries the
-cursor of exactly what was sent so far: a client that is cut in the middle takes up from there.
+cursor of exactly what was sent so far: a client that is cut in the middle takes up from there, and
+so do we when a bucket moves in the middle.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from roomful.cluster.cursor import BadCursor, CursorVector, ShardName, decode_cursor
+from roomful.cluster.lineage import Stretch, find_owed
 from roomful.edge.encoding import encode_entry
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, Home, Replay, RoomId
+from roomful.shard.base import Entry, Home, Lineage, Moved, RoomId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from roomful.edge.connection import Connection
     from roomful.edge.edge import Edge
@@ -34,7 +45,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Hole", "Resumption"]
 
-PAGE_BYTES = 256 << 10
+Born = tuple[ShardName, Entry]
+"""An entry with the shard that stored it."""
+
+PAGE_BYTES: Final = 256 << 10
+"""Of all parts together, read and not sent."""
+LEAST_PAGE_BYTES: Final = 16 << 10
+MOVES: Final = 50
+"""So often buckets may have moved while they are read,"""
+MOVE_S: Final = 0.1
+"""and so long, in seconds, it takes until one is where it goes."""
 
 
 class Hole(Exception):
@@ -45,32 +65,47 @@ class Hole(Exception):
         self.rooms = rooms
 
 
-@dataclass(slots=True)
-class _Share:
-    """The session's rooms on one shard, and how far the client has been sent of it."""
+@dataclass(eq=False, slots=True)
+class _Part:
+    """What some rooms got from one shard, and how far it was read."""
 
-    shard: Home
+    home: Home
+    """Where it is now."""
+    stretch: Stretch
+    """Of one of the rooms: all have the same origin, and the same cursor of it."""
     reached: int
     rooms: dict[RoomId, int] = field(default_factory=dict)
-    waiting: dict[RoomId, Waiting] = field(default_factory=dict)
+    """Owed is what is above these."""
+    upto: dict[RoomId, int] = field(default_factory=dict)
+    """And not above these; empty: the rooms are there, and more may come."""
+    lineages: dict[RoomId, Lineage] = field(default_factory=dict)
+    is_complete: bool = False
+    entries: list[Entry] = field(default_factory=list)
+    """Read and not sent: something unread may come before."""
 
-    @property
-    def has_overflowed(self) -> bool:
-        return any(waiting.has_overflowed for waiting in self.waiting.values())
-
-    def late(self) -> list[Entry]:
-        """Give what came while the last page was on its way, in offset order."""
-        entries = [entry for waiting in self.waiting.values() for entry in waiting.entries]
-        return sorted(
-            (entry for entry in entries if entry.offset > self.reached),
-            key=lambda entry: entry.offset,
+    def takes(self, home: Home, room: RoomId, stretch: Stretch) -> bool:
+        """Whether *stretch* of *room* can be read with it."""
+        mine = self.stretch
+        return (
+            self.home is home
+            and (mine.origin, mine.after) == (stretch.origin, stretch.after)
+            and (mine.upto is None) == (stretch.upto is None)
+            and room not in self.rooms
         )
+
+    def add(self, room: RoomId, stretch: Stretch, lineage: Lineage) -> None:
+        """Read *stretch* of *room* with it."""
+        self.rooms[room] = stretch.low
+        self.lineages[room] = lineage
+        if stretch.upto is not None:
+            self.upto[room] = stretch.upto
 
 
 class Resumption:
     """One resume of one connection."""
 
-    # Mutable state: the vector of what this client has been sent, and its rooms by shard.
+    # Mutable state: the vector of what this client has been sent, what its rooms collect, and
+    # what is to be read.
     def __init__(
         self,
         edge: Edge,
@@ -91,11 +126,11 @@ class Resumption:
         self._connection = connection
         self._heard = heard or {}
         try:
-            self._after: Mapping[ShardName, int] = decode_cursor(cursor)
+            self._vector = CursorVector(decode_cursor(cursor))
         except BadCursor as exc:
             raise Hole(()) from exc
-        self._vector = CursorVector(self._after)
-        self._shares: list[_Share] = []
+        self._waiting: dict[RoomId, Waiting] = {}
+        self._parts: list[_Part] = []
 
     async def run(self, rooms: Mapping[RoomId, int], begin: Callable[[], None]) -> None:
         """
@@ -110,65 +145,131 @@ class Resumption:
             Refused: SHARD_UNAVAILABLE, or OVERLOADED when the client does not read.
         """
         try:
-            await self._collect(rooms)
+            self._parts = await self._plan(rooms)
+            for room in rooms:
+                self._waiting[room] = await self._edge.fanout.wait(self._connection, room)
             # A hole on any shard has to be known before anything is said.
-            first = [(share, await self._read(share)) for share in self._shares]
+            await self._follow(rooms, self._read_all)
             begin()
-            for share, replay in first:
-                await self._replay(share, replay)
-            # While one shard was replayed, another may have gone too far ahead to collect.
-            while behind := [share for share in self._shares if share.has_overflowed]:
-                for share in behind:
-                    await self._replay(share, await self._read(share))
+            await self._follow(rooms, self._replay)
         except BaseException:
             for room in rooms:
                 self._edge.fanout.leave(self._connection, room)
             raise
-        for share in self._shares:
-            self._send(share.shard.name, share.late())
+        self._send(self._late())
+        for part in self._live():
             # The sink has heard the shard as far (Replay.reached): what goes out from now on must
             # not carry a cursor behind what this client has.
-            self._edge.fanout.vector.advance(share.shard.name, share.reached)
+            self._edge.fanout.vector.advance(part.home.name, part.reached)
         for room in rooms:
             self._edge.fanout.go_live(self._connection, room)
 
-    async def _collect(self, rooms: Mapping[RoomId, int]) -> None:
-        by_shard: dict[ShardName, _Share] = {}
-        for room, joined in rooms.items():
-            shard = self._edge.shards.shard_of(room)
-            if shard.name not in self._after:
-                raise Hole([room])
-            share = by_shard.get(shard.name)
-            if share is None:
-                share = by_shard[shard.name] = _Share(shard, self._after[shard.name])
-            share.rooms[room] = joined
-            share.waiting[room] = await self._edge.fanout.wait(self._connection, room)
-        self._shares = list(by_shard.values())
+    # What is to be read ---------------------------------------------------------------------
 
-    async def _read(self, share: _Share) -> Replay:
+    async def _plan(self, rooms: Mapping[RoomId, int]) -> list[_Part]:
+        """Say what is to be read from what was sent so far on."""
+        parts: list[_Part] = []
+        sent = dict(self._vector.positions)
+        for room, joined in rooms.items():
+            lineage = await self._edge.shards.lineage(room)
+            home = lineage.home
+            owed = find_owed(lineage.segments, home.name, sent, joined)
+            if owed is None:
+                raise Hole([room])
+            for stretch in owed:
+                part = next((one for one in parts if one.takes(home, room, stretch)), None)
+                if part is None:
+                    part = _Part(home, stretch, stretch.after)
+                    parts.append(part)
+                part.add(room, stretch, lineage)
+        return parts
+
+    async def _follow(
+        self, rooms: Mapping[RoomId, int], step: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Do *step*, and again with another plan when a bucket has moved meanwhile."""
+        for _ in range(MOVES):
+            try:
+                return await step()
+            except Moved:
+                await asyncio.sleep(MOVE_S)
+                self._parts = await self._plan(rooms)
+        raise Refused(RefusalCode.SHARD_UNAVAILABLE, "rooms of this session move all the time")
+
+    def _live(self) -> list[_Part]:
+        return [part for part in self._parts if not part.upto]
+
+    # Reading and sending --------------------------------------------------------------------
+
+    async def _read_all(self) -> None:
+        """Read a page of each part that has none."""
+        for part in self._parts:
+            if not part.is_complete and not part.entries:
+                await self._read(part)
+
+    async def _read(self, part: _Part) -> None:
         """Read the next page; what the rooms collected before comes with it."""
-        for waiting in share.waiting.values():
-            waiting.clear()
-        replay = await self._edge.history.read(share.shard, share.rooms, share.reached, PAGE_BYTES)
+        if not part.upto:
+            for room in part.rooms:
+                self._waiting[room].clear()
+        replay = await self._edge.history.read(
+            part.home,
+            part.rooms,
+            part.reached,
+            max(LEAST_PAGE_BYTES, PAGE_BYTES // len(self._parts)),
+            (part.stretch.origin, part.upto) if part.upto else None,
+        )
         if replay.holes:
             raise Hole(replay.holes)
         if self._connection.is_closed:
             raise Refused(RefusalCode.OVERLOADED, "the client went away")
-        return replay
+        # Also one that has come to a shard of others: its messages are between theirs.
+        for live in self._live():
+            for room, lineage in live.lineages.items():
+                if await self._edge.shards.lineage(room) is not lineage:
+                    raise Moved(f"a bucket of {live.home.name}")
+        part.entries += replay.entries
+        part.reached, part.is_complete = replay.reached, replay.is_complete
 
-    async def _replay(self, share: _Share, replay: Replay) -> None:
-        """Send *replay*, and all pages after it at the pace of the client."""
+    async def _replay(self) -> None:
+        """Send everything, at the pace of the client."""
         while True:
-            self._send(share.shard.name, replay.entries)
-            share.reached = replay.reached
-            if replay.is_complete:
-                return
-            await self._connection.transport.drained()
-            replay = await self._read(share)
+            await self._read_all()
+            self._send_readable()
+            if all(part.is_complete and not part.entries for part in self._parts):
+                # While one part was read, a room may have got more than it can collect.
+                for part in self._live():
+                    if any(self._waiting[room].has_overflowed for room in part.rooms):
+                        part.is_complete = False
+                if all(part.is_complete for part in self._parts):
+                    return
+            else:
+                await self._connection.transport.drained()
 
-    def _send(self, shard: ShardName, entries: Sequence[Entry]) -> None:
+    def _send_readable(self) -> None:
+        """Send what nothing unread can come before."""
+        open_parts = (part.reached for part in self._parts if not part.is_complete)
+        horizon = min(open_parts, default=math.inf)
+        found: list[Born] = []
+        for part in self._parts:
+            count = bisect_right(part.entries, horizon, key=lambda entry: entry.offset)
+            found += [(part.stretch.origin, entry) for entry in part.entries[:count]]
+            del part.entries[:count]
+        self._send(found)
+
+    def _late(self) -> list[Born]:
+        """Give what came while the last page was on its way."""
+        reached = {room: part.reached for part in self._live() for room in part.rooms}
+        return [
+            (shard, entry)
+            for room, waiting in self._waiting.items()
+            for shard, entry in waiting.entries
+            if entry.offset > reached[room]
+        ]
+
+    def _send(self, found: list[Born]) -> None:
         packets: list[bytes] = []
-        for entry in entries:
+        for shard, entry in sorted(found, key=lambda born: born[1].offset):
             cursor = self._vector.advance(shard, entry.offset)
             if entry.offset in self._heard.get(entry.envelope.room, ()):
                 continue

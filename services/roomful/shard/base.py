@@ -20,6 +20,7 @@ from typing import Final, NewType, Protocol
 import msgspec
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.lineage import Segment
 from roomful.protocol.errors import Refused
 
 __all__ = [
@@ -31,8 +32,10 @@ __all__ = [
     "Erasure",
     "Home",
     "Joined",
+    "Lineage",
     "Member",
     "Members",
+    "Moved",
     "Page",
     "PublishStatistics",
     "Replay",
@@ -175,6 +178,10 @@ class Page(msgspec.Struct, frozen=True):
     entries: Sequence[Entry]
     next: int | None
     """The `before` (or `after`) of the next page in the same direction; None at the end."""
+
+
+class Moved(Exception):
+    """A bucket is not (any more, or yet) on the shard that was asked: ask for its lineage again."""
 
 
 class Archived(msgspec.Struct, frozen=True):
@@ -368,15 +375,38 @@ class Home(Protocol):
     def position(self) -> int:
         """Give the offset up to which the sink has heard this shard."""
 
-    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+    async def read(
+        self,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        upto: Mapping[RoomId, int] | None = None,
+    ) -> Replay:
         """
         Give what *rooms* (with each one's join offset) got after *after*, oldest first.
 
         Stops when the entries together are above *limit_bytes*; there is at least one if any.
+
+        Args:
+            upto: a last offset for each room: what another shard has stored, whose offset *after*
+                is. The sink need not have heard that.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+            Moved: some room is not here.
         """
 
     async def archived(self) -> Archived:
         """Give how far the archive has what this shard stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a room is, and where what is in it was stored before it came there."""
+
+    home: Home
+    segments: Sequence[Segment] = ()
+    """Oldest first."""
 
 
 class Shard(Rooms, Home, Protocol):
@@ -406,6 +436,17 @@ class Shards(Rooms, Protocol):
 
     def shard_of(self, room: str, /) -> Home:
         """Give the shard that has *room* now."""
+
+    def shard_named(self, name: ShardName, /) -> Home | None:
+        """Give a shard by its name; None if it is none of ours, or not any more."""
+
+    async def lineage(self, room: RoomId) -> Lineage:
+        """
+        Give where *room* is and was.
+
+        Raises:
+            Refused: SHARD_UNAVAILABLE.
+        """
 
     def positions(self) -> Mapping[ShardName, int]:
         """Give how far the sink has heard each shard."""

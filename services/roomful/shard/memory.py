@@ -29,6 +29,7 @@ from roomful.shard.base import (
     Envelope,
     Erasure,
     Joined,
+    Lineage,
     Members,
     Page,
     PublishStatistics,
@@ -157,6 +158,14 @@ class MemoryShard:
     def shard_of(self, _room: str) -> MemoryShard:
         """Give itself."""
         return self
+
+    def shard_named(self, name: ShardName) -> MemoryShard | None:
+        """Give itself by its name."""
+        return self if name == self._name else None
+
+    async def lineage(self, _room: RoomId) -> Lineage:
+        """Give itself: nothing ever was elsewhere."""
+        return Lineage(self)
 
     def positions(self) -> Mapping[ShardName, int]:
         """Give the newest offset."""
@@ -311,9 +320,15 @@ class MemoryShard:
 
     # Reading --------------------------------------------------------------------------------
 
-    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
-        """Give what *rooms* got after *after*, oldest first."""
-        if after > self._offset:
+    async def read(
+        self,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        upto: Mapping[RoomId, int] | None = None,
+    ) -> Replay:
+        """Give what *rooms* got after *after*, oldest first; nothing ever came from elsewhere."""
+        if after > self._offset or upto is not None:
             return Replay((), after, is_complete=False, holes=list(rooms))
         return self.logs.read(rooms, after, self._offset, limit_bytes)
 

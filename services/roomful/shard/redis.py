@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.lineage import Segment
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import ShardRecord
 from roomful.protocol.errors import RefusalCode, Refused
@@ -35,6 +36,7 @@ from roomful.shard.base import (
     Joined,
     Member,
     Members,
+    Moved,
     Page,
     Replay,
     RoomId,
@@ -212,15 +214,24 @@ class RedisShard:
         """Give the offset up to which the sink has heard this shard."""
         return self.reader.position()
 
-    async def read(self, rooms: Mapping[RoomId, int], after: int, limit_bytes: int) -> Replay:
+    async def read(
+        self,
+        rooms: Mapping[RoomId, int],
+        after: int,
+        limit_bytes: int,
+        upto: Mapping[RoomId, int] | None = None,
+    ) -> Replay:
         """
         Give what *rooms* got after *after*.
 
         Raises:
             Refused: SHARD_UNAVAILABLE.
+            Moved: a room is not here.
         """
         names = list(rooms)
-        arguments = (after, limit_bytes, self._options.rules.age_ms, *rooms.values())
+        arguments = [after, limit_bytes, self._options.rules.age_ms, *rooms.values()]
+        if upto is not None:
+            arguments += [upto[room] for room in names]
         try:
             reply = await self._fcall(
                 "read", [_log(room) for room in names], self._term, *arguments
@@ -228,6 +239,8 @@ class RedisShard:
         except (Elsewhere, LostConnection) as exc:
             if isinstance(exc, Elsewhere):
                 self.on_refused(exc.words)
+                if exc.words.startswith(("MOVED ", "FROZEN ")):
+                    raise Moved(exc.words) from exc
             raise unavailable(self._name, exc) from exc
         reached, is_complete, packed, holes = reply
         if holes:
@@ -235,8 +248,9 @@ class RedisShard:
         found, unreadable = decode_read(packed)
         if unreadable:
             logger.error("entries unreadable", extra={"shard": self._name, "count": unreadable})
-        await self.reader.heard(reached)
         entries = [Entry(one.offset, one.envelope) for one in found]
+        if upto is None:
+            await self.reader.heard(reached)
         return Replay(entries, reached, is_complete=bool(is_complete))
 
     async def archived(self) -> Archived:
@@ -320,6 +334,14 @@ class RedisShard:
             "page", [_log(room)], self._term, *bounds, limit, PAGE_BYTES, age_ms
         )
         return Page(_entries(packed), following or None)
+
+    async def lineage(self, bucket: int) -> Sequence[Segment]:
+        """Give where what is in a bucket that is here was stored, oldest first."""
+        _, packed = await self._fcall("lineage", [b"{%d}b" % bucket], self._term)
+        return [
+            Segment(shard, upto, [(kept, began) for began, kept in terms])
+            for shard, upto, terms, _ in _lineage(packed)
+        ]
 
     async def erase(self, version: int, room: RoomId, erasure: Erasure) -> int:
         """Let go of what *erasure* covers in the room's log."""
@@ -444,10 +466,11 @@ class RedisShard:
 
 
 _READ_ONLY: Final = frozenset(
-    {"edges", "load_session", "members", "outbox", "page", "read", "revocations"}
+    {"edges", "lineage", "load_session", "members", "outbox", "page", "read", "revocations"}
 )
 
 _entries = msgspec.msgpack.Decoder(list[Entry]).decode
+_lineage = msgspec.msgpack.Decoder(list[tuple[ShardName, int, list[tuple[int, int]], int]]).decode
 _record = msgspec.msgpack.Decoder(SessionRecord).decode
 
 

@@ -33,6 +33,7 @@ from roomful.shard.base import (
     Envelope,
     Erasure,
     Joined,
+    Lineage,
     Members,
     Page,
     RoomId,
@@ -112,6 +113,7 @@ class RedisShards:
         """What else is heard on every shard, by channel; to be filled before start()."""
         self._routes: list[Route] = []
         self._closed: set[Route] = set()
+        self._lineages: dict[int, tuple[int, Lineage]] = {}
         self.holding = Holding(self.shards, self._place_of, self._get_sink)
         self.holding.on_arrival = self._on_arrival
         self.holding.on_moved = lambda shard, bucket: self.on_moved(shard.name, bucket)
@@ -228,6 +230,25 @@ class RedisShards:
         route = self._routes[bucket_of(room)]
         return Place(route.shard, route.version)
 
+    def shard_named(self, name: ShardName) -> RedisShard | None:
+        """Give a shard by its name."""
+        return self.shards.get(name)
+
+    async def lineage(self, room: RoomId) -> Lineage:
+        """Give where *room* is and was; asked once for each version of its bucket."""
+        bucket = bucket_of(room)
+        route, known = self._routes[bucket], self._lineages.get(bucket)
+        if known is not None and known[0] == route.version and known[1].home is route.shard:
+            return known[1]
+
+        async def ask(to: Route) -> Lineage:
+            version, shard = to.version, to.shard
+            lineage = Lineage(shard, await shard.lineage(bucket))
+            self._lineages[bucket] = version, lineage
+            return lineage
+
+        return await self._ask(room, ask)
+
     def positions(self) -> Mapping[ShardName, int]:
         """Give how far the sink has heard each shard."""
         return {name: shard.position() for name, shard in self.shards.items()}
@@ -304,9 +325,13 @@ class RedisShards:
 
         self._spawn(end())
 
-    def _on_refused(self, _words: str) -> None:
+    def _on_refused(self, words: str) -> None:
         """A shard is not what the topology says."""
-        self._directory.ask_soon()
+        what, *_, tag = words.split()
+        if what == "MOVED" and tag.startswith("{"):
+            self._learn(self._routes[int(tag[1:-1])], words)
+        else:
+            self._directory.ask_soon()
 
     def _redirect(self, route: Route, owner: RedisShard, version: int) -> None:
         """The bucket is at *owner*: let go of the old one once nothing is under way there."""
@@ -358,7 +383,9 @@ class RedisShards:
                 delay_s = 0.0
             case "FROZEN", [milliseconds, *_]:
                 delay_s = min(int(milliseconds) / 1000, MOST_FREEZE_S)
-            case "MOVED", [version, owner, *_] if owner in self.shards:
+            case "MOVED", [version, owner, *_] if (
+                owner in self.shards and int(version) > route.version
+            ):
                 self._redirect(route, self.shards[ShardName(owner)], int(version))
                 delay_s = 0.0
             case "NO_LEASE", _:
