@@ -122,7 +122,7 @@ class Canary(msgspec.Struct, array_like=True, tag=2, frozen=True):
 class _Read(msgspec.Struct, array_like=True, frozen=True):
     offset: int
     room: int
-    envelope: tuple[str, bytes]
+    envelope: list[Any]
 
 
 @dataclass(frozen=True, slots=True)

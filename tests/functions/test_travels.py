@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
 from redis.exceptions import ResponseError
 
 from functions.calls import TERM, Calls, Post, Real, bucket_of
-from functions.moving import Journey, bucket_keys, contents
+from functions.moving import Journey, bucket_keys, contents, lineage
 from functions.server import PRODUCTS, RunningServer, serving
 from roomful.shard.library import library_source
 
@@ -51,6 +52,9 @@ class Model:
     """By room and user: the edges."""
     statuses: dict[tuple[str, str], str] = field(default_factory=dict)
     sessions: dict[str, bytes] = field(default_factory=dict)
+    origins: dict[int, str] = field(default_factory=dict)
+    """By offset: the shard that it was given on."""
+    erased: set[str] = field(default_factory=set)
     newest: int = 0
 
 
@@ -141,6 +145,7 @@ class Travels(RuleBasedStateMachine):
             assert reply > self.model.newest
             self.model.newest = reply
             self.model.logs[post.room].append(reply)
+            self.model.origins[reply] = owner
             if post.name:
                 self.model.ids[key] = reply
 
@@ -183,6 +188,7 @@ class Travels(RuleBasedStateMachine):
             one = log[self.number % len(log)]
             if self.call("erase", f"l:{room}", 2000, one, "") is not None:
                 log.remove(one)
+                self.model.erased.add(room)
 
     def session(self, _room: str, user: str, edge: str) -> None:
         """A user's session is kept, or forgotten."""
@@ -192,6 +198,31 @@ class Travels(RuleBasedStateMachine):
                 self.model.sessions[user] = b"%d %b" % (self.number, words)
         elif self.call("drop_session", f"o:{user}", self.number) is not None:
             self.model.sessions.pop(user, None)
+
+    @rule(room=rooms, data=st.data())
+    def resume(self, room: str, data: st.DataObject) -> None:
+        """Who has heard each shard up to somewhere gets the rest, by where it was stored."""
+        owner = self.owner()
+        if owner is None:
+            return
+        model, shard = self.model, self.shards[owner]
+        offsets = model.logs[room]
+        heard = {
+            name: data.draw(st.sampled_from([0] + [o for o in offsets if model.origins[o] == name]))
+            for name in NAMES
+        }
+        _, segments = lineage(shard, TAG)
+        low = 0
+        for name, high in [*((one.shard, one.upto) for one in segments), (owner, None)]:
+            upto = {} if high is None else {room: high}
+            replay = shard.read({room: low}, heard[name], upto=upto)
+            assert replay.holes == [] or room in model.erased
+            if not replay.holes:
+                above = max(low, heard[name])
+                part = [o for o in offsets if above < o <= (high or math.inf)]
+                assert [offset for offset, _, _ in replay.entries] == part
+                assert {model.origins[o] for o in part} <= {name}
+            low = high or low
 
     # Moving it ------------------------------------------------------------------------------
 
