@@ -11,7 +11,7 @@ Source: docs/adr/0006-buckets-and-the-ring.md
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -62,7 +62,9 @@ def bucket_of(name: str) -> int:
 
 
 def place(
-    shards: Iterable[ShardName], current: Sequence[ShardName | None]
+    shards: Iterable[ShardName],
+    current: Sequence[ShardName | None],
+    pins: Mapping[int, ShardName] | None = None,
 ) -> tuple[ShardName, ...]:
     """
     Give each bucket its owner among *shards*: their shares differ by at most one bucket.
@@ -74,6 +76,8 @@ def place(
 
     Args:
         current: each bucket's owner now, None where there is none.
+        pins: buckets with the owner that they shall have; another bucket goes back for each. A
+            shard with more of them than its share of all gets the first ones of the ring only.
 
     Raises:
         Unplaceable: *shards* is empty.
@@ -82,8 +86,10 @@ def place(
     if not names:
         raise Unplaceable("there is no shard to place buckets on")
     ring = _Ring(names)
-    room = _shares(names, current)
-    kept = _keep(ring, room, current)
+    pinned = {bucket: name for bucket, name in (pins or {}).items() if name in names}
+    before = [pinned.get(bucket, owner) for bucket, owner in enumerate(current)]
+    room = _shares(names, before)
+    kept = _keep(ring, room, before, pinned)
     return tuple(
         _take(ring, room, bucket) if owner is None else owner for bucket, owner in enumerate(kept)
     )
@@ -116,7 +122,10 @@ def _shares(names: Sequence[ShardName], current: Sequence[ShardName | None]) -> 
 
 
 def _keep(
-    ring: _Ring, room: Counter[ShardName], current: Sequence[ShardName | None]
+    ring: _Ring,
+    room: Counter[ShardName],
+    current: Sequence[ShardName | None],
+    pinned: Mapping[int, ShardName],
 ) -> list[ShardName | None]:
     """Give the map of what stays where it is, and take its number from *room*."""
     kept: list[ShardName | None] = [None] * len(current)
@@ -126,7 +135,7 @@ def _keep(
             held[owner].append(bucket)
     for name, buckets in held.items():
         if len(buckets) > room[name]:
-            buckets.sort(key=lambda bucket: ring.rank(bucket, name))
+            buckets.sort(key=lambda bucket: (bucket not in pinned, ring.rank(bucket, name)))
         stay = buckets[: room[name]]
         room[name] -= len(stay)
         for bucket in stay:

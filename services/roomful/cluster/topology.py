@@ -24,8 +24,10 @@ __all__ = [
     "MAX_COUNT",
     "MAX_SHARDS",
     "MAX_TERM",
+    "NO_INTENTS",
     "Address",
     "BadTopology",
+    "Intents",
     "ShardRecord",
     "Topology",
     "decode_topology",
@@ -89,6 +91,27 @@ class ShardRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The replication id of this primary: what a replica has is measured on it, and only on it."""
 
 
+class Intents(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    What people want of the shards, and what is remembered of what they had.
+
+    It is in the topology, so that whichever controller is at work knows it; requests.py changes it.
+    """
+
+    joining: Mapping[ShardName, tuple[Address, ...]] = {}
+    """Shards that shall be begun: their servers, the first of them the first primary."""
+    draining: tuple[ShardName, ...] = ()
+    """Shards that shall give away everything and leave, by name."""
+    pins: tuple[tuple[int, ShardName], ...] = ()
+    """Buckets that somebody put on a shard, in order: there they stay, and others go instead."""
+    retired: tuple[ShardName, ...] = ()
+    """Shards that have left, by name. No other may ever be called so: cursors hold the name."""
+
+
+NO_INTENTS: Final = Intents()
+"""Always this one for nothing: it is left out of the document by its identity."""
+
+
 class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     A valid topology: one that is not cannot be made.
@@ -111,6 +134,7 @@ class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     is_fsynced: bool = False
     """Whether the primary and these replicas have it on disk by then, not only in memory."""
+    intents: Intents = NO_INTENTS
 
     def __post_init__(self) -> None:
         faults = list(_faults(self))
@@ -133,6 +157,11 @@ class Topology(msgspec.Struct, frozen=True, omit_defaults=True):
     def shard_of(self, name: str) -> ShardName:
         """Give the shard of the room or the session with this *name*."""
         return self.buckets[bucket_of(name)]
+
+    @property
+    def owners(self) -> tuple[ShardName, ...]:
+        """The shards that shall own buckets, by name."""
+        return tuple(sorted(self.shards.keys() - set(self.intents.draining)))
 
     def buckets_of(self, shard: ShardName) -> tuple[int, ...]:
         """Give the buckets that *shard* owns; none when it is drained or not known."""
@@ -187,6 +216,7 @@ def _faults(topology: Topology) -> Iterator[str]:
     yield from _shard_faults(topology.shards)
     yield from _address_faults(topology.shards)
     yield from _bucket_faults(topology)
+    yield from _intent_faults(topology)
 
 
 def _shard_faults(shards: Mapping[ShardName, ShardRecord]) -> Iterator[str]:
@@ -224,6 +254,24 @@ def _bucket_faults(topology: Topology) -> Iterator[str]:
     odd = tuple(bucket for bucket, version in versions if not 1 <= version <= MAX_COUNT)
     if odd:
         yield f"versions are not 1 to 2**53 - 1 of buckets: {_some(odd)}"
+
+
+def _intent_faults(topology: Topology) -> Iterator[str]:
+    intents = topology.intents
+    for name, addresses in intents.joining.items():
+        if not _SHARD_NAME.fullmatch(name) or not addresses:
+            yield f"{name!r} cannot join: it is no name of a shard, or has no servers"
+    for name in sorted(intents.joining.keys() & topology.shards.keys()):
+        yield f"shard {name} joins and is there"
+    for name in sorted({*topology.shards, *intents.joining} & set(intents.retired)):
+        yield f"shard {name} has left, and its name is used again"
+    for name in sorted(set(intents.draining) - topology.shards.keys()):
+        yield f"{name!r} is no shard and is drained"
+    if topology.shards and not topology.owners:
+        yield "every shard is drained"
+    for bucket, name in intents.pins:
+        if not 0 <= bucket < BUCKETS or name not in topology.owners:
+            yield f"bucket {bucket} cannot be kept on {name!r}"
 
 
 def _some(buckets: Sequence[int]) -> str:
