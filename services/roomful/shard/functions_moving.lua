@@ -2,10 +2,10 @@
 -- Part of the library (see functions.lua): a bucket that moves from this shard, or to it.
 --
 -- The steps and their order are docs/adr/0020-moving-a-bucket.md, what is in which key is
--- docs/adr/0021-copying-a-bucket.md. S, which has the bucket, decides: OWNED, MOVING, FROZEN, GONE. T, which
--- gets it: IMPORTING, and when it has everything 'whole', then OWNED. All of it is for one migration,
--- a name that is used for one attempt; whatever is of another is refused or changes nothing.
--- What may be repeated writes its record again: WAIT waits for the last write of a connection.
+-- docs/adr/0021-copying-a-bucket.md. S, which has the bucket, decides: OWNED, MOVING, FROZEN, GONE.
+-- T, which gets it: IMPORTING, and when it has everything 'whole', then OWNED. All of it is for one
+-- migration, a name that is used for one attempt; whatever is of another is refused or changes
+-- nothing. What may be repeated writes its record again: WAIT waits for a connection's last write.
 
 local ARRIVALS = 'roomful:arrivals' -- of what came here: bucket -> 'version from upto since'
 local PROVISIONAL_MS = 15000 -- links of an edge that has no lease here count for so long
@@ -147,7 +147,7 @@ end
 local function thaw(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
-  if not is_leaving(bucket) then return again(bucket) end
+  if not is_leaving(bucket) and bucket.state ~= 'OWNED' then return again(bucket) end
   return stay(bucket.tag, bucket.version + (bucket.state == 'FROZEN' and 1 or 0))
 end
 
@@ -367,19 +367,20 @@ register('roomful_v1_move', move, 'allow-oom')
 -- are copied, as SCAN gives them.
 register('roomful_v1_keys', keys_in, 'no-writes')
 
--- KEYS of one bucket; term, migration, limit_bytes, log_bytes -> {DUMP or nil, PTTL, ...} of the first
--- ones, at least one: none after the limit is reached. Of a log that takes more than log_bytes nil
--- and -3. MOVING or FROZEN.
+-- KEYS of one bucket; term, migration, limit_bytes, log_bytes -> {DUMP or nil, PTTL, ...} of the
+-- first ones, at least one: none after the limit is reached. Of a log that takes more than log_bytes
+-- nil and -3. MOVING or FROZEN.
 register('roomful_v1_dump', dump, 'no-writes')
 
--- KEYS {b}l:room; term, migration, after (an entry's id, or ''), limit_bytes -> {PTTL, is_from_start,
--- is_more, newest offset of the shard, id, envelope, ...} of the entries after that one; or from the
--- start, if some after it may be gone; is_more: the limit was reached. MOVING or FROZEN.
+-- KEYS {b}l:room; term, migration, after (an entry's id, or ''), limit_bytes -> {PTTL,
+-- is_from_start, is_more, newest offset of the shard, id, envelope, ...} of the entries after that
+-- one; or from the start, if some after it may be gone; is_more: the limit was reached. MOVING or
+-- FROZEN.
 register('roomful_v1_entries', entries, 'no-writes')
 
--- KEYS {b}b; term, migration, count -> names of keys that changed since they were named last; which
--- are then the caller's to copy. '{b}e:room' is a log that lost entries: what was sent of it is void.
--- MOVING or FROZEN.
+-- KEYS {b}b; term, migration, count -> names of keys that changed since they were named last, which
+-- are then the caller's to copy. '{b}e:room' is a log that lost entries: what was sent of it is
+-- void. MOVING or FROZEN.
 register('roomful_v1_changed', changed, 'allow-oom')
 
 -- KEYS {b}b; term, migration, hold_ms -> {record, words for `complete`}. MOVING becomes FROZEN.
@@ -404,8 +405,8 @@ register('roomful_v1_import', import)
 -- envelope, ... -> how many; LOG last id.
 register('roomful_v1_extend', extend)
 
--- KEYS {b}b; term, migration, words of `freeze`. IMPORTING becomes whole, and offsets given from now
--- on are above all that S gave.
+-- KEYS {b}b; term, migration, words of `freeze`. IMPORTING becomes whole, and offsets given from
+-- now on are above all that S gave.
 register('roomful_v1_complete', complete)
 
 -- KEYS {b}b; term, migration, version (that S's GONE names). Whole becomes OWNED. Keeps in the hash
@@ -427,9 +428,9 @@ register('roomful_v1_clear', clear, 'allow-oom')
 -- has gone on: an edge that was not there has to know what it may have missed.
 register('roomful_v1_arrivals', arrivals, 'no-writes')
 
--- KEYS {b}b...; term -> {version, MessagePack [[shard, upto, [[began, kept], ...], lost], ...], ...}:
--- oldest first, where what is in the bucket was stored. An entry is of the first segment whose `upto`
--- is not below its offset, above all of this shard. Of a segment's shard the offsets between `kept`
--- and `began` were never stored, and rooms without entries had none above `lost`. shard '': nobody
--- knows. Refused as a read is.
+-- KEYS {b}b...; term -> {version, MessagePack [[shard, upto, [[began, kept], ...], lost], ...],
+-- ...}: oldest first, where what is in the bucket was stored. An entry is of the first segment whose
+-- `upto` is not below its offset, above all of this shard. Of a segment's shard the offsets between
+-- `kept` and `began` were never stored, and rooms without entries had none above `lost`. shard '':
+-- nobody knows. Refused as a read is.
 register('roomful_v1_lineage', lineage, 'no-writes')
