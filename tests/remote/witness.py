@@ -27,7 +27,16 @@ from shard.recording import make_envelope
 from support.deadline import DEADLINE_S, until
 from support.proxy import Proxy
 
-__all__ = ["OPTIONS", "Watch", "Witness", "check", "journey_of", "rooms_on", "watching"]
+__all__ = [
+    "OPTIONS",
+    "Watch",
+    "Witness",
+    "build_shards",
+    "check",
+    "journey_of",
+    "rooms_on",
+    "watching",
+]
 
 OPTIONS = ShardOptions(
     commit=CommitLimits(batch_messages=16, wait_s=0.2, publish_timeout_s=DEADLINE_S),
@@ -186,7 +195,8 @@ class Watch:
                 names[name] = outcome.offset
                 self.pending -= 1
 
-            self.shards.publish(make_envelope(room, name), settle, is_named=True)
+            body = b'{"id":"%b","roomId":"%b"' % (name.encode(), room.encode())
+            self.shards.publish(make_envelope(room, name, body=body), settle, is_named=True)
 
     async def settled(self) -> None:
         """Wait until everything is acknowledged."""
@@ -197,32 +207,41 @@ class Watch:
         await until(lambda: offset in self.sink.heard(room), seconds=2 * DEADLINE_S)
 
 
-@asynccontextmanager
-async def watching(
-    cluster: Cluster, *, topology: Topology | None = None, options: ShardOptions = OPTIONS
-) -> AsyncIterator[Watch]:
-    """Run an edge that believes in *topology*, or in that of the cluster."""
+async def build_shards(
+    cluster: Cluster,
+    stack: AsyncExitStack,
+    *,
+    topology: Topology | None = None,
+    options: ShardOptions = OPTIONS,
+) -> tuple[RedisShards, Mapping[ShardName, Proxy]]:
+    """Make an edge's shards behind proxies, not started: in *topology*, or that of the cluster."""
     topology = topology or cluster.topology
     assert topology is not None
+    proxies = {
+        name: await stack.enter_async_context(Proxy.before(one.primary.port))
+        for name, one in cluster.members.items()
+    }
+    records = {
+        name: msgspec.structs.replace(
+            record, primary=msgspec.structs.replace(record.primary, port=proxies[name].port)
+        )
+        for name, record in topology.shards.items()
+    }
+    directory = _FixedDirectory(msgspec.structs.replace(topology, shards=records))
+    name = f"edge{random.randrange(1 << 40)}"  # noqa: S311
+    return RedisShards(directory, name, options), proxies
+
+
+@asynccontextmanager
+async def watching(cluster: Cluster) -> AsyncIterator[Watch]:
+    """Run an edge that hears rooms for a witness."""
     async with AsyncExitStack() as stack:
-        proxies = {
-            name: await stack.enter_async_context(Proxy.before(one.primary.port))
-            for name, one in cluster.members.items()
-        }
-        records = {
-            name: msgspec.structs.replace(
-                record, primary=msgspec.structs.replace(record.primary, port=proxies[name].port)
-            )
-            for name, record in topology.shards.items()
-        }
-        directory = _FixedDirectory(msgspec.structs.replace(topology, shards=records))
-        name = f"edge{random.randrange(1 << 40)}"  # noqa: S311
+        shards, proxies = await build_shards(cluster, stack)
         sink = Witness()
-        shards = RedisShards(directory, name, options)
         shards.attach(sink)
         await shards.start()
         try:
-            yield Watch(name, shards, sink, proxies)
+            yield Watch(shards._edge, shards, sink, proxies)
         finally:
             await shards.aclose()
 

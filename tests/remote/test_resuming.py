@@ -1,0 +1,229 @@
+"""
+Clients that resume on any edge while their rooms' buckets move between real shards: each hears
+what is owed to it once, in its rooms' order, or is told that it may lack something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge.world import FakeTransport, make_settings
+from functions.server import PRODUCTS
+from remote.cluster import Cluster, running_cluster
+from remote.witness import Watch, build_shards, journey_of, rooms_on, watching
+from roomful.edge.edge import Edge
+from roomful.edge.encoding import Wire
+from roomful.edge.socketio_connection import SocketIoConnection
+from support.deadline import until, within
+from support.proxy import Proxy
+from support.tokens import make_token
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Two shards."""
+    with running_cluster(request.param, tmp_path_factory.mktemp("resuming"), shards=2) as running:
+        yield running
+
+
+class Client:
+    """A stock client: it keeps its pid and the last cursor, and resumes with them."""
+
+    # Mutable state: everything.
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.pid: str | None = None
+        self.cursor: str | None = None
+        self.heard: dict[str, list[str]] = {}
+        """By room, since the client was last told that it may lack something."""
+        self.resumed = 0
+        self.anew = 0
+        self._acks = 0
+        self._asked = 0
+        self._transport = FakeTransport()
+        self._connection: SocketIoConnection | None = None
+        self._is_in = False
+
+    @property
+    def is_in(self) -> bool:
+        """Whether it is signed in."""
+        return self._is_in
+
+    def connect(self, edge: Edge) -> None:
+        """Come back, to *edge*."""
+        self._is_in = False
+        self._transport = FakeTransport()
+        self._connection = SocketIoConnection(edge, self._transport, Wire.CURSOR, "")
+        self._transport.on_closed = self._connection.on_closed
+        auth = {"token": make_token(self.user)}
+        if self.pid is not None and self.cursor is not None:
+            auth |= {"pid": self.pid, "offset": self.cursor}
+        self._connection.on_text(b"0" + msgspec.json.encode(auth))
+
+    async def join(self, *rooms: str) -> None:
+        """Join *rooms*."""
+        await self._until(lambda: self._is_in)
+        for room in rooms:
+            assert self._connection is not None
+            self.heard[room] = []
+            self._connection.on_text(b'2%d["join-room","%b"]' % (self._asked, room.encode()))
+            self._asked += 1
+            await self._until(lambda: self._acks == self._asked)
+
+    def cut(self, chance: random.Random) -> None:
+        """Lose the connection, with some of what is on its way."""
+        if self._connection is not None:
+            self.read(chance.randrange(1 + len(self._transport.unread)))
+            self._connection.on_closed()
+            self._connection = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it has no connection."""
+        closed = self._transport.closed_with is not None and not self._transport.unread
+        return self._connection is None or closed
+
+    def read(self, count: int = 1 << 30) -> None:
+        """Read what has come."""
+        for packet in self._transport.take(count):
+            text = packet.decode()
+            if text.startswith("40"):
+                self._connected(msgspec.json.decode(text[2:])["pid"])
+            elif text.startswith("43"):
+                assert '"success":true' in text, text
+                self._acks += 1
+            elif text.startswith("42"):
+                self._event(*msgspec.json.decode(text[2:]))
+
+    def _connected(self, pid: str) -> None:
+        self._is_in = True
+        if pid == self.pid:
+            self.resumed += 1
+            return
+        self.anew += self.pid is not None
+        self.pid, self.cursor, self.heard = pid, None, {}
+
+    def _event(self, name: str, *arguments: Any) -> None:
+        if name == "message":
+            body = arguments[0]
+            self.heard[body["roomId"]].append(body["id"])
+        if isinstance(arguments[-1], str):
+            self.cursor = arguments[-1]
+
+    async def _until(self, condition: Any) -> None:
+        def is_so() -> bool:
+            self.read()
+            return bool(condition())
+
+        await until(is_so)
+
+
+class Scene:
+    """Edges with clients that come and go, and a sender."""
+
+    def __init__(self, edges: list[Edge], sender: Watch, seed: int) -> None:
+        self.edges = edges
+        self.sender = sender
+        self.chance = random.Random(seed)  # noqa: S311
+        self.clients = [Client(f"user{number}") for number in range(4)]
+
+    async def come_back(self, client: Client, rooms: list[str]) -> None:
+        """Let a client that is away connect to any edge; anew, it joins its rooms again."""
+        before = client.anew
+        client.connect(self.chance.choice(self.edges))
+
+        def is_in() -> bool:
+            client.read()
+            return client.is_in or client.is_away
+
+        await until(is_in)
+        if client.is_in and client.anew > before:
+            await client.join(*rooms)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_clients_that_resume_while_buckets_move(
+    cluster: Cluster, is_broken: bool, seed: int
+) -> None:
+    """On both edges, in rooms of three buckets that move in both directions."""
+    async with AsyncExitStack() as stack:
+        sender = await stack.enter_async_context(watching(cluster))
+        edges: list[Edge] = []
+        proxies: list[Proxy] = []
+        for _ in range(2):
+            shards, between = await build_shards(cluster, stack)
+            edge = Edge(make_settings(), shards=shards)
+            await shards.start()
+            edge.start()
+            stack.push_async_callback(edge.aclose)
+            edges.append(edge)
+            proxies += between.values()
+        scene = Scene(edges, sender, seed)
+        chance = scene.chance
+        groups = [rooms_on(sender.shards, name, 2) for name in ("s1", "s2", "s1")]
+        rooms = [room for group in groups for room in group]
+        for client in scene.clients:
+            client.connect(chance.choice(scene.edges))
+            await client.join(*rooms)
+        for _ in range(60):
+            sender.send(*chance.sample(rooms, 3))
+            client = chance.choice(scene.clients)
+            match chance.randrange(6):
+                case 0:
+                    client.cut(chance)
+                case 1:
+                    group = chance.choice(groups)
+                    home = journey_of(cluster, group[0], "s1").origin
+                    journey_of(cluster, group[0], "s2" if home == "s1" else "s1").travel()
+                case 2 if is_broken:
+                    chance.choice(proxies).cut()
+                case _:
+                    await asyncio.sleep(chance.random() * 0.02)
+            for one in scene.clients:
+                one.read(chance.randrange(20))
+                if one.is_away and chance.random() < 0.5:
+                    await scene.come_back(one, rooms)
+        await sender.settled()
+        for client in scene.clients:
+            while client.is_away or not client.is_in:
+                await within(scene.come_back(client, rooms))
+        await check(scene, rooms, is_broken=is_broken)
+
+
+async def check(scene: Scene, rooms: list[str], *, is_broken: bool) -> None:
+    """Let everybody hear everything, and compare it with the logs."""
+    sender = scene.sender
+    logs = {
+        room: [entry.envelope.id for entry in (await _page(sender, room)).entries] for room in rooms
+    }
+    for client in scene.clients:
+
+        def has_heard(client: Client = client) -> bool:
+            client.read()
+            return all(
+                client.heard[room][-1:] == logs[room][-1:] for room in rooms if client.heard[room]
+            )
+
+        await until(has_heard)
+        for room in rooms:
+            heard = client.heard[room]
+            assert heard == logs[room][len(logs[room]) - len(heard) :], (client.user, room)
+            if not client.anew:
+                assert heard == logs[room]
+    if not is_broken:
+        assert sum(client.anew for client in scene.clients) == 0
+    assert sum(client.resumed for client in scene.clients) > 0
+
+
+async def _page(sender: Watch, room: str) -> Any:
+    return await sender.shards.page(room, before=None, after=0, limit=10_000)  # type: ignore[arg-type]
