@@ -326,7 +326,7 @@ class StreamModel(RuleBasedStateMachine):
     def connect(self) -> None:
         """A new connection stands."""
         self.is_connected = True
-        self.stream.connect(self.server.lost_above)
+        self.stream.connect(self.server.seq, self.server.lost_above)
 
     @precondition(lambda self: self.is_connected)
     @rule()

@@ -32,7 +32,7 @@ class Line:
 
     def connect(self, seq: int, tails: dict[str, int], *, is_long: bool = False) -> None:
         """Connect to a shard whose newest offset is *seq*."""
-        self.stream.connect(lambda _: None, is_long=is_long)
+        self.stream.connect(seq, lambda _: None, is_long=is_long)
         self.answer(seq, tails)
 
     def answer(self, seq: int, tails: dict[str, int]) -> list[Request]:

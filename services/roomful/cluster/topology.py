@@ -38,6 +38,8 @@ __all__ = [
 MAX_TERM: Final = 2**13 - 1
 """An offset is term * 2**40 + n, and Lua and JavaScript count exactly only below 2**53."""
 
+TERM_SIZE: Final = 2**40
+
 MAX_COUNT: Final = 2**53 - 1
 """The highest generation and version, for the same reason."""
 

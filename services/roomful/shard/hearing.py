@@ -12,7 +12,7 @@ from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held
 from roomful.shard.publication import Canary, decode_message, decode_read
 from roomful.shard.resp import ReplyError, RespConnection, pack
-from roomful.shard.stream import ShardStream
+from roomful.shard.stream import AnotherTerm, ShardStream
 
 __all__ = ["Ear", "Hearing"]
 
@@ -57,8 +57,8 @@ class Hearing:
         self._is_due = False
         self._loop = asyncio.get_running_loop()
 
-    def begin(self, connection: RespConnection, terms: Sequence[bytes]) -> None:
-        """Subscribe to everything; *terms* is what `roomful_v1_terms` said of failovers."""
+    def begin(self, connection: RespConnection, newest: int, terms: Sequence[bytes]) -> None:
+        """Subscribe to everything; the rest is what `roomful_v1_terms` said."""
         bases, kept = map(int, terms[::2]), map(int, terms[1::2])
         failovers = sorted(zip(bases, kept, strict=True))
 
@@ -71,7 +71,7 @@ class Hearing:
         connection.send(pack("SUBSCRIBE", self._canary_channel, *self._ear.channels))
         # Answered before all that the stream asks for, so that it passes none of them.
         connection.send(pack("FCALL_RO", "roomful_v1_arrivals", 0, self._term), self._take_arrivals)
-        self._stream.connect(lost_above, is_long=is_long)
+        self._stream.connect(newest, lost_above, is_long=is_long)
         self.turn()
 
     def end(self) -> bool:
@@ -145,6 +145,18 @@ class Hearing:
 
     def on_push(self, push: list[Any]) -> None:
         """Take what the server sends unasked."""
+        try:
+            self._take_push(push)
+        except AnotherTerm as exc:
+            self._end_with(exc)
+        self.turn_soon()
+
+    def _end_with(self, exc: AnotherTerm) -> None:
+        if self._connection is not None:
+            self._ear.on_refused(str(exc))
+            self._connection.abort(str(exc))
+
+    def _take_push(self, push: list[Any]) -> None:
         kind, channel = push[0], push[1]
         if kind == b"message":
             if channel.startswith(b"r:"):
@@ -155,7 +167,6 @@ class Hearing:
                 hear(push[2])
         elif kind == b"subscribe":
             self._stream.on_subscribed((channel,))
-        self.turn_soon()
 
     def _take_canary(self, data: bytes) -> None:
         canary, _ = decode_message(data)
@@ -174,7 +185,10 @@ class Hearing:
         if isinstance(reply, ReplyError) and "unction not found" in str(reply):
             return  # of a version in which no bucket moved
         if self._is_answer(reply):
-            self._ear.on_arrivals(reply[1])
+            try:
+                self._ear.on_arrivals(reply[1])
+            except AnotherTerm as exc:
+                self._end_with(exc)
 
     def _take_tails(self, request: Tails, reply: Any) -> None:
         if self._is_answer(reply):

@@ -302,10 +302,10 @@ class Reader:
         self._connection = connection
         try:
             await connection.call("CLIENT", "SETNAME", f"roomful-reader-{self._ear.edge}")
-            _, terms = await connection.call("FCALL_RO", "roomful_v1_terms", 0, term)
+            newest, terms = await connection.call("FCALL_RO", "roomful_v1_terms", 0, term)
             self.statistics.connections += 1
             self._hearing = hearing
-            hearing.begin(connection, terms)
+            hearing.begin(connection, newest, terms)
             logger.info("shard heard", extra={"shard": self.shard, "rooms": len(self.stream)})
             await self._keep(connection, hearing, ended)
         finally:

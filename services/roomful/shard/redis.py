@@ -228,7 +228,7 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
             Moved: a room is not here.
         """
-        names = list(rooms)
+        names, term = list(rooms), self._term
         arguments = [after, limit_bytes, self._options.rules.age_ms, *rooms.values()]
         if upto is not None:
             arguments += [upto[room] for room in names]
@@ -250,7 +250,12 @@ class RedisShard:
             logger.error("entries unreadable", extra={"shard": self._name, "count": unreadable})
         entries = [Entry(one.offset, one.envelope) for one in found]
         if upto is None:
+            for one in found:
+                self.reader.stream.note(names[one.place], one.offset)
             await self.reader.heard(reached)
+            if term != self._term:
+                # What was read may be what the next primary does not have.
+                raise Moved(f"{self._name} to another primary")
         return Replay(entries, reached, is_complete=bool(is_complete))
 
     async def archived(self) -> Archived:

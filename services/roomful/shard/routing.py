@@ -327,9 +327,8 @@ class RedisShards:
 
     def _on_refused(self, words: str) -> None:
         """A shard is not what the topology says."""
-        what, *_, tag = words.split()
-        if what == "MOVED" and tag.startswith("{"):
-            self._learn(self._routes[int(tag[1:-1])], words)
+        if words.startswith("MOVED ") and words.endswith("}"):
+            self._learn(self._routes[int(words[words.index("{") + 1 : -1])], words)
         else:
             self._directory.ask_soon()
 

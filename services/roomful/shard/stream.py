@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import TERM_SIZE
 from roomful.shard.base import Cast, Entry, RoomId, Sink
 from roomful.shard.filling import (
     Read,
@@ -45,7 +46,7 @@ from roomful.shard.filling import (
 from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics, channel_of
 from roomful.shard.publication import CastMessage, Found, Publication, decode_message
 
-__all__ = ["ShardStream"]
+__all__ = ["AnotherTerm", "ShardStream"]
 
 _CHUNK: Final = 512
 """Rooms in one command."""
@@ -56,6 +57,14 @@ T = TypeVar("T")
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), _CHUNK):
         yield items[first : first + _CHUNK]
+
+
+class AnotherTerm(Exception):
+    """What was published has an offset that no primary of this connection's term gives."""
+
+
+def _end_of_term(offset: int) -> int:
+    return (offset // TERM_SIZE + 1) * TERM_SIZE
 
 
 def _count_tails(requests: Sequence[Request]) -> int:
@@ -75,6 +84,7 @@ class ShardStream:
         self._rooms = HeldRooms()
         self._position = 0
         self._is_connected = False
+        self._next_term = 0
         self._has_delivered = False
         self._requests: list[Request] = []
         self._round: Round | None = None
@@ -124,6 +134,12 @@ class ShardStream:
             return None
         return held.heard if self._round is None else self._round.delivered(held)
 
+    def note(self, room: RoomId, offset: int) -> None:
+        """Know that somebody in *room* was given an entry that was read apart."""
+        held = self.find(room)
+        if held is not None and offset > held.last:
+            held.last = offset
+
     def take_requests(self) -> list[Request]:
         """Give what is to be said to the server now, in this order."""
         if not self._is_connected:
@@ -145,7 +161,13 @@ class ShardStream:
     # What comes from another shard ----------------------------------------------------------
 
     def bar(self, reason: object, offset: int) -> None:
-        """Deliver nothing more, from *offset* on, until unbar(*reason*)."""
+        """
+        Deliver nothing more, from *offset* on, until unbar(*reason*).
+
+        Raises:
+            AnotherTerm: as on_message().
+        """
+        self._check_term(offset)
         self._bars.add(reason)
         if not self._is_connected:
             return
@@ -171,17 +193,21 @@ class ShardStream:
 
     # The connection -------------------------------------------------------------------------
 
-    def connect(self, lost_above: Callable[[int], int | None], *, is_long: bool = False) -> None:
+    def connect(
+        self, newest: int, lost_above: Callable[[int], int | None], *, is_long: bool = False
+    ) -> None:
         """
         Begin on a new connection: subscribe to everything, and fill what was missed.
 
         Args:
+            newest: the shard's newest offset.
             lost_above: by an offset, the highest one before the failover after it that the shard
                 still has; None if there was no failover.
             is_long: it has been so long that the shard may have forgotten rooms since.
         """
         assert not self._is_connected
         self._is_connected = True
+        self._next_term = _end_of_term(newest)
         # Before anything newer goes out.
         self._rewind(lost_above)
         round_ = self._open_round(is_long=is_long)
@@ -220,7 +246,12 @@ class ShardStream:
         self._rooms.confirm(channels)
 
     def on_message(self, channel: bytes, data: bytes) -> None:
-        """Take what was published on a room's channel."""
+        """
+        Take what was published on a room's channel.
+
+        Raises:
+            AnotherTerm: the server is not the primary any more that it was.
+        """
         held = self._rooms.held.get(channel)
         if held is None or not held.is_subscribed:
             self.statistics.strays += 1
@@ -229,6 +260,8 @@ class ShardStream:
         if unreadable:
             self.statistics.unreadable += unreadable
         if type(message) is Publication:
+            if message.entries:
+                self._check_term(message.entries[-1].offset)
             if self._round is None and self._take(held, message):
                 return
             if message.entries:
@@ -238,6 +271,12 @@ class ShardStream:
                 self._cast(held, message)
             else:
                 self._wait(0, held, message, len(data))
+
+    def _check_term(self, offset: int) -> None:
+        # What a server publishes that follows the next primary has missed what that one stored
+        # before. A bucket from a shard of a higher term looks the same, once.
+        if self._is_connected and offset >= self._next_term:
+            raise AnotherTerm(f"{offset} is of another term")
 
     def on_canary(self, seq: int) -> None:
         """Know that the stream has reached the offset *seq*."""
@@ -340,6 +379,7 @@ class ShardStream:
             tails: 0 for a room that has none, -1 for one whose bucket is not there.
         """
         round_ = self._round
+        self._next_term = max(self._next_term, _end_of_term(seq))
         if seq < self._position:
             self._go_back(seq)
         behind, gone = [], []
