@@ -22,6 +22,7 @@ import msgspec
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, UNPLACED, place
+from roomful.cluster.shard_facts import Wish
 from roomful.cluster.topology import (
     Address,
     BadTopology,
@@ -31,9 +32,10 @@ from roomful.cluster.topology import (
 )
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
+from roomful.control.owned import Owned
 from roomful.control.server import OrderRefused, Server
-from roomful.control.shard import Owned, begin_shard, replace_primary, tend_shard
-from roomful.control.succession import suspicion
+from roomful.control.shard import begin_shard, tend_shard
+from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
 from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
 from roomful.shard.library import LibraryRefused
 
@@ -95,7 +97,6 @@ class ClusterStatus:
 
 
 TAKE_UP_JITTER_S: Final = 0.5
-HAND_OVER_S: Final = 2.0
 
 
 class Controller:
@@ -120,6 +121,8 @@ class Controller:
         self.pace = pace or Pace()
         self.status = ClusterStatus()
         self.topology: Topology | None = None
+        self.wishes: dict[ShardName, Wish] = {}
+        """What a person wants of a shard whose primary is lost, for as long as it is here."""
         self._credentials = credentials or Credentials()
         self._insists = insists
         self._servers: dict[Address, Server] = {}
@@ -287,21 +290,17 @@ class Controller:
     async def _step(
         self, view: ShardView, record: ShardRecord, topology: Topology
     ) -> ShardRecord | ShardStatus:
-        owned = Owned.of(topology, view)
+        owned = Owned.of(topology, view.name)
         if view.is_alive(record):
             token = (view.seen[record.primary].run_id, record.replicas)
             is_new = self._tended.get(view.name) != token
             changed = await tend_shard(view, self._servers, record, owned, is_new=is_new)
             self._tended[view.name] = token
             return changed
-        early = suspicion(view, record, self.pace.fail_after_s)
-        if early is not None:
-            return describe(view, record, Phase.SUSPECT, early)
-        successor = await replace_primary(view, self._servers, record, owned)
-        self._has_changed = True
-        if successor is None:
-            return describe(view, record, Phase.FAILING_OVER, "replicas are fenced")
-        return successor
+        wish = self.wishes.get(view.name)
+        plan = plan_succession(view, record, self.pace.fail_after_s, wish)
+        self._has_changed |= bool(plan.orders)
+        return await carry_out(view, self._servers, record, owned, plan)
 
     async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
         """Give a new cluster its roles, and when all shards have them its topology."""

@@ -54,6 +54,8 @@ class ShardState:
     """The newest offset given out."""
     generation: int = 0
     """That of the topology kept here; 0: none."""
+    base: int = 0
+    """The newest offset before its term began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,11 @@ class Observation:
     replication_id: str
     """The name of the stream that it has; two offsets of the same stream can be compared."""
     previous_id: str
-    """The stream that it followed before it was promoted; zeros: none."""
+    """The stream that it was on before this one; zeros: none."""
     offset: int
     """How much of the stream it has, in bytes."""
+    turned_at: int = 0
+    """How much it had of the stream before."""
     upstream: Address | None = None
     """Whom a replica follows; SEALED: nobody; None: it is a primary."""
     is_linked: bool = False
@@ -125,6 +129,8 @@ def parse_observation(address: Address, info: Mapping[str, str], state: ShardSta
         replication_id=info["master_replid"],
         previous_id=info["master_replid2"],
         offset=int(info["slave_repl_offset" if is_replica else "master_repl_offset"]),
+        # It names the first byte that is of the new stream.
+        turned_at=max(0, int(info["second_repl_offset"]) - 1),
         upstream=Address(info["master_host"], int(info["master_port"])) if is_replica else None,
         is_linked=info.get("master_link_status") == "up",
         is_syncing=info.get("master_sync_in_progress") == "1",
@@ -137,14 +143,22 @@ def parse_observation(address: Address, info: Mapping[str, str], state: ShardSta
     )
 
 
-def parse_shard_state(shard: Sequence[bytes | None], generation: bytes | None) -> ShardState:
-    """Read the fields name, term and seq of the shard's hash, and the topology's generation."""
+def parse_shard_state(
+    shard: Sequence[bytes | None], generation: bytes | None, terms: Sequence[bytes] = ()
+) -> ShardState:
+    """
+    Read the fields name, term and seq of the shard's hash, and the topology's generation.
+
+    Args:
+        terms: of each term but the first the offset that it began after, and the newest one
+            before it, one after the other.
+    """
     name, term, sequence = shard
+    newest = int(sequence or 0)
+    begun = zip(map(int, terms[::2]), map(int, terms[1::2]), strict=True)
+    _, base = max((one for one in begun if one[0] <= newest), default=(0, 0))
     return ShardState(
-        None if name is None else name.decode(),
-        int(term or 0),
-        int(sequence or 0),
-        int(generation or 0),
+        None if name is None else name.decode(), int(term or 0), newest, int(generation or 0), base
     )
 
 

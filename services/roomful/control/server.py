@@ -46,6 +46,7 @@ READER: Final = "roomful-reader"
 LIST: Final = ("CLIENT", "LIST", "TYPE", "normal")
 INFO: Final = ("INFO", "server", "replication", "persistence", "keyspace")
 SHARD: Final = ("HMGET", "roomful:shard", "name", "term", "seq")
+TERMS: Final = ("HGETALL", "roomful:terms")
 GENERATION: Final = ("HGET", "roomful:topology", "generation")
 
 
@@ -100,17 +101,15 @@ class Server:
             insists: whether to take the lead from a controller that is at work.
         """
         link = await self._connected()
-        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION])
-        clients, text, shard, generation = replies
+        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION, TERMS])
+        clients, text, *kept = replies
         if isinstance(clients, ResponseError):
             raise ServerUnreachable(self.address, f"does not say who is connected: {clients}")
         if isinstance(text, ResponseError):
             raise ServerUnreachable(self.address, f"does not say what it is: {text}")
         await self._settle_lead(link, clients.decode(), insists=insists)
-        is_known = not isinstance(shard, ResponseError) and not isinstance(
-            generation, ResponseError
-        )
-        state = parse_shard_state(shard, generation) if is_known else ShardState()
+        is_known = not any(isinstance(reply, ResponseError) for reply in kept)
+        state = parse_shard_state(*kept) if is_known else ShardState()
         try:
             return parse_observation(self.address, parse_info(text.decode()), state)
         except (KeyError, ValueError) as exc:

@@ -13,32 +13,19 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from roomful.cluster.topology import Address, ShardRecord, Topology
+from roomful.cluster.topology import Address, ShardRecord
 from roomful.control.observation import Role
+from roomful.control.owned import Owned
 from roomful.control.server import Server
-from roomful.control.succession import Fence, Promote, choose_successor
 from roomful.control.view import Blocked, ShardView, Waiting
 
-__all__ = ["Owned", "begin_shard", "replace_primary", "start_term", "tend_shard"]
+__all__ = ["begin_shard", "tend_shard"]
 
 logger = logging.getLogger("roomful.control")
 
 Servers = Mapping[Address, Server]
 WAIT_S = 0.2
 """For replicas to confirm in one pass; the next one waits again."""
-
-
-class Owned(msgspec.Struct, frozen=True):
-    """The buckets of a shard, and the version of each."""
-
-    buckets: tuple[int, ...]
-    versions: tuple[int, ...]
-
-    @classmethod
-    def of(cls, topology: Topology, view: ShardView) -> Owned:
-        """Give what *topology* says that the shard owns."""
-        buckets = topology.buckets_of(view.name)
-        return cls(buckets, tuple(topology.versions[bucket] for bucket in buckets))
 
 
 async def begin_shard(view: ShardView, servers: Servers, owned: Owned) -> ShardRecord:
@@ -59,8 +46,10 @@ async def begin_shard(view: ShardView, servers: Servers, owned: Owned) -> ShardR
         await first.promote()
     await first.equip()
     await _attach(view, servers, primary, replicas)
-    await start_term(view, servers, ShardRecord(1, primary), owned)
-    record = ShardRecord(1, primary, tuple(replicas), view.seen[primary].run_id)
+    await _start_term(view, servers, ShardRecord(1, primary), owned)
+    # Looked at again: it has another stream since it was given the role.
+    now = await first.observe()
+    record = ShardRecord(1, primary, tuple(replicas), now.run_id, now.replication_id)
     logger.info("shard begun", extra={"shard": view.name, "primary": str(primary)})
     return record
 
@@ -96,51 +85,16 @@ async def tend_shard(
         await primary.equip()
         await primary.claim(record.term, owned.buckets, owned.versions)
         await primary.require_replicas(view.acks)
+    seen = view.seen[record.primary]
     return msgspec.structs.replace(
-        record, replicas=wanted + still_there, run_id=view.seen[record.primary].run_id
+        record,
+        replicas=wanted + still_there,
+        run_id=seen.run_id,
+        stream=seen.replication_id,
     )
 
 
-async def replace_primary(
-    view: ShardView, servers: Servers, record: ShardRecord, owned: Owned
-) -> ShardRecord | None:
-    """
-    Take the next step towards a new primary; None: there is another step to take.
-
-    Raises:
-        Waiting, Blocked: see choose_successor; or too few replicas follow the new primary yet.
-    """
-    step = choose_successor(view, record)
-    if isinstance(step, Fence):
-        for address in step.replicas:
-            await servers[address].seal()
-        logger.warning(
-            "replicas fenced",
-            extra={"shard": view.name, "replicas": ", ".join(map(str, step.replicas))},
-        )
-        return None
-    return await _crown(view, servers, record, owned, step)
-
-
-async def _crown(
-    view: ShardView, servers: Servers, record: ShardRecord, owned: Owned, step: Promote
-) -> ShardRecord:
-    server = servers[step.address]
-    if view.seen[step.address].role is Role.REPLICA:
-        logger.warning(
-            "promotes", extra={"shard": view.name, "server": str(step.address), "term": step.term}
-        )
-        await server.promote()
-    await server.equip()
-    everyone = dict.fromkeys((*record.replicas, record.primary, *view.members))
-    others = tuple(address for address in everyone if address != step.address)
-    await _attach(view, servers, step.address, others)
-    new = ShardRecord(step.term, step.address, others, view.seen[step.address].run_id)
-    await start_term(view, servers, new, owned)
-    return new
-
-
-async def start_term(view: ShardView, servers: Servers, record: ShardRecord, owned: Owned) -> None:
+async def _start_term(view: ShardView, servers: Servers, record: ShardRecord, owned: Owned) -> None:
     """
     Begin the term of *record* at its primary, with as many replicas as an ack needs.
 
