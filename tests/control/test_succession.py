@@ -1,0 +1,113 @@
+"""A primary is lost: real servers, and what the controller makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from control.driving import Driven
+from control.servers import Fleet
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.shard_facts import Wish
+from roomful.control.view import Phase
+
+MakeFleet = Callable[..., Fleet]
+Control = Callable[..., Driven]
+S1 = ShardName("s1")
+
+
+@pytest.mark.parametrize(("replicas", "acks"), [(1, 0), (1, 1), (2, 1), (2, 2)])
+async def test_a_lost_primary_is_replaced_and_comes_back_as_a_replica(
+    make_fleet: MakeFleet, control: Control, replicas: int, acks: int
+) -> None:
+    """With the next term and everything that was acknowledged; also where nothing is promised."""
+    fleet = make_fleet(shards=1, replicas=replicas)
+    driven = control(fleet, acks=acks)
+    await driven.serve()
+    first = fleet.servers[0]
+    first.command("SET", "kept", "value")
+    # All: without acks by replicas nothing is promised, and yet what is there is not thrown away.
+    first.command("WAIT", replicas, 10_000)
+    first.kill()
+    if acks == replicas:
+        # Every server but one is needed for an ack: nothing is acknowledged until it is back.
+        status = await driven.until(lambda _: driven.record().term == 2 or _is_stuck(driven))
+        first.start()
+    status = await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    assert driven.record().primary != first.address
+    assert status.topology is not None
+    assert fleet.at(driven.record().primary).command("GET", "kept") == b"value"
+    if acks < replicas:
+        first.start()
+    await driven.until(lambda _: driven.shard().is_whole)
+    assert first.address in driven.shard().online
+
+
+def _is_stuck(driven: Driven) -> bool:
+    return "follow it" in driven.shard().reason
+
+
+async def test_a_promotion_that_nobody_heard_of_does_not_win_later(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """
+    Its term is newer, and it lacks what the recorded primary acknowledged since.
+
+    A controller promoted it and died, and the primary had only been cut off and went on.
+    """
+    fleet = make_fleet(shards=1, replicas=2)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    primary, unheard, other = fleet.servers
+    unheard.command("REPLICAOF", "NO", "ONE")
+    unheard.command("FCALL", "roomful_v1_take_term", 0, "s1", 2)
+    unheard.pause()
+    primary.command("SET", "kept", "value")
+    assert primary.command("WAIT", 1, 10_000) == 1
+    primary.kill()
+    unheard.resume()
+    await driven.until(lambda status: status.is_serving and driven.record().term > 1)
+    assert driven.record().primary == other.address
+    assert driven.record().term == 3
+    assert other.command("GET", "kept") == b"value"
+    await driven.until(lambda _: unheard.address in driven.shard().online)
+    assert unheard.command("GET", "kept") == b"value"
+
+
+async def test_without_a_quorum_the_shard_is_blocked_until_someone_comes_or_forces_it(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """The missing replica may have the only copy of what was acknowledged: the words name it."""
+    fleet = make_fleet(shards=1, replicas=2)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    primary, missing, left = fleet.servers
+    missing.kill()
+    primary.kill()
+    await driven.until(lambda _: driven.shard().phase is Phase.BLOCKED)
+    assert str(missing.address) in driven.shard().reason
+    assert "promote --force" in driven.shard().reason
+    assert driven.record().term == 1
+    driven.controller.wishes[S1] = Wish(force=True)
+    await driven.until(lambda _: fleet.at(left.address).info()["role"] == "master")
+    missing.start()
+    await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    assert driven.record().primary == left.address
+
+
+async def test_a_role_is_handed_over_without_a_loss(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """The primary pauses, gives everything, and is a replica from then on; the term is new."""
+    fleet = make_fleet(shards=1, replicas=1)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    first, second = fleet.servers
+    first.command("SET", "kept", "value")
+    await driven.controller.hand_over(S1, second.address)
+    await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    assert driven.record().primary == second.address
+    assert second.command("GET", "kept") == b"value"
+    await driven.until(lambda _: driven.shard().is_whole)
+    assert driven.shard().online == (first.address,)
