@@ -31,7 +31,8 @@ def log(*numbers: int) -> list[Stored]:
 def hears(ledger: Ledger, *numbers: int, joined_at: float = 0.0, is_open: bool = True) -> None:
     """Let a reader hear these messages."""
     stretch = ledger.begin("reader", ROOM, joined_at)
-    stretch.heard.extend(key_of(0, number) for number in numbers)
+    for number in numbers:
+        stretch.hear(key_of(0, number), 10 * number)
     stretch.is_open = is_open
 
 
@@ -123,6 +124,25 @@ def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
     assert counts(ledger.check({ROOM: log(1, 2)})) == (0, 0, 0)
     assert counts(ledger.check({ROOM: []})) == (0, 0, 0)
     assert ledger.rewound({ROOM: log(1)}) == 1
+
+
+def test_what_went_with_a_primary_is_no_place_in_the_log() -> None:
+    """It is stored again later, by its sender's retry: who heard it before has to be told."""
+    for is_told, expected in ((True, (0, 0, 0)), (False, (0, 0, 1))):
+        ledger = sent(5)
+        stretch = ledger.begin("reader", ROOM, 0.0)
+        stretch.hear(key_of(0, 1), 10)
+        stretch.hear(key_of(0, 4), 25)
+        if is_told:
+            ledger.gap([stretch])
+            stretch = ledger.begin("reader", ROOM, 2.7)
+        else:
+            stretch.hear(key_of(0, 2), 20)
+        for number in (3, 4, 5):
+            stretch.hear(key_of(0, number), 10 * number)
+
+        assert counts(ledger.check({ROOM: log(1, 2, 3, 4, 5)})) == expected
+        assert ledger.rewound({ROOM: log(1, 2, 3, 4, 5)}) == 1
 
 
 @given(sender=st.integers(0, 1 << 20), count=st.integers(1, 1 << 30))

@@ -372,5 +372,6 @@ class Client(ABC):
         """A message came."""
         key = parse_key(body.get("id"))
         stretch = self.stretches.get(body.get("roomId", ""))
-        if key is not None and stretch is not None:
-            stretch.heard.append(key)
+        offset = body.get("offset")
+        if key is not None and stretch is not None and isinstance(offset, int):
+            stretch.hear(key, offset)

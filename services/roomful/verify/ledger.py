@@ -88,8 +88,15 @@ class Stretch:
     """When the join was acknowledged: everything sent later is owed."""
     heard: array[int] = field(default_factory=lambda: array("q"))
     """Keys in the order in which they came."""
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    """The offset with which each came."""
     is_open: bool = True
     """Whether it reaches to the end: then everything acknowledged is owed."""
+
+    def hear(self, key: Key, offset: int) -> None:
+        """Note that the message *key* came, as stored at *offset*."""
+        self.heard.append(key)
+        self.offsets.append(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +192,17 @@ class Ledger:
 
     def rewound(self, logs: Mapping[str, Sequence[Stored]]) -> int:
         """
-        Count what some reader heard and no log has: never acknowledged, gone with a primary.
+        Count what some reader heard and no log has, or has at another offset: it was never
+        acknowledged there, and gone with a primary.
 
-        No broken promise, but worth a look: it was shown and is not there.
+        No broken promise if the reader was told, but worth a look: it was shown and is not there.
         """
-        kept = {stored.key for log in logs.values() for stored in log}
-        heard = {Key(key) for stretch in self.stretches for key in stretch.heard}
+        kept = {(stored.key, stored.offset) for log in logs.values() for stored in log}
+        heard = {
+            (Key(key), offset)
+            for stretch in self.stretches
+            for key, offset in zip(stretch.heard, stretch.offsets, strict=True)
+        }
         return len(heard - kept)
 
     def _check_acks(
@@ -238,16 +250,27 @@ class Ledger:
         first = self._first_owed(stretch, log)
         expected: int | None = None
         seen: set[int] = set()
-        all_heard = set(stretch.heard)
-        for number in stretch.heard:
+        rewound: Key | None = None
+        all_heard = {
+            key
+            for key, offset in zip(stretch.heard, stretch.offsets, strict=True)
+            if key in place_of and log[place_of[Key(key)]].offset == offset
+        }
+        for number, offset in zip(stretch.heard, stretch.offsets, strict=True):
             key = Key(number)
+            place = place_of.get(key)
+            if place is None or log[place].offset != offset:
+                # Heard of a primary that was lost with it; it may have been stored again.
+                rewound = key
+                continue
             if key in seen:
                 faults.add("duplicated", f"{who} heard {key_text(key)} twice")
                 continue
             seen.add(key)
-            place = place_of.get(key)
-            if place is None:
-                continue
+            if rewound is not None:
+                sentence = f"{who} was not told that {key_text(rewound)} is not what is stored"
+                faults.add("reordered", sentence)
+                rewound = None
             if expected is None:
                 expected = place if first is None else min(place, first)
             if place < expected:
