@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from remote.cluster import Cluster, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.control.controller import ClusterSpec, Controller, Pace
 
-QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
+QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3, quiet_s=0.0)
 """Patient with a loaded machine, and quick with a dead server, which refuses connections."""
 
 
@@ -35,10 +35,18 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
     """Make controllers of a fleet; those of one test are closed after it."""
     made: list[Controller] = []
 
-    def make(fleet: Fleet, *, acks: int = 0, pace: Pace = QUICK, insists: bool = False) -> Driven:
+    def make(
+        fleet: Fleet,
+        *,
+        acks: int = 0,
+        pace: Pace = QUICK,
+        insists: bool = False,
+        only: Sequence[str] = (),
+    ) -> Driven:
         shards = {
             ShardName(name): tuple(server.address for server in servers)
             for name, servers in fleet.shards.items()
+            if name in (only or fleet.shards)
         }
         controller = Controller(ClusterSpec(shards, acks), pace=pace, insists=insists)
         made.append(controller)

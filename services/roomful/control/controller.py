@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,8 +25,10 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, UNPLACED, place
 from roomful.cluster.shard_facts import Wish
 from roomful.cluster.topology import (
+    NO_INTENTS,
     Address,
     BadTopology,
+    Intents,
     ShardRecord,
     Topology,
     first_topology,
@@ -33,6 +36,7 @@ from roomful.cluster.topology import (
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
 from roomful.control.owned import Owned
+from roomful.control.resharding import QUIET_S, Resharding
 from roomful.control.server import OrderRefused, Server
 from roomful.control.shard import begin_shard, tend_shard
 from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
@@ -76,6 +80,8 @@ class Pace:
     """For one answer of a server."""
     fail_after_s: float = 3.0
     """After so long without an answer a primary is replaced."""
+    quiet_s: float = QUIET_S
+    """A drained shard stays so long with nothing before it leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +135,27 @@ class Controller:
         self._missing_since: dict[Address, float] = {}
         self._tended: dict[ShardName, tuple[str | None, tuple[Address, ...]]] = {}
         self._has_changed = False
+        self._is_wanted = asyncio.Event()
+        self._resharding = Resharding(
+            self._servers, quiet_s=self.pace.quiet_s, on_done=self._is_wanted.set
+        )
 
     async def run(self) -> None:
         """Look after the cluster until cancelled; no failure of a pass ends it."""
         try:
             while True:
+                self._is_wanted.clear()
                 await self.look_after()
-                await asyncio.sleep(self.pace.step_s if self._has_changed else self.pace.interval_s)
+                pause_s = self.pace.step_s if self._has_changed else self.pace.interval_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._is_wanted.wait()
         finally:
             await self.aclose()
 
     async def aclose(self) -> None:
         """Let go of all servers, and of the lead."""
+        await self._resharding.aclose()
         for server in self._servers.values():
             server.close()
         # Transports are closed by the next turn of the loop.
@@ -151,6 +166,7 @@ class Controller:
         self._has_changed = False
         seen, unreachable = await self._observe()
         if not await self._leads(seen):
+            await self._resharding.aclose()
             await self._read_topology(seen)
             self.status = ClusterStatus(False, self.topology, {}, unreachable)
             return self.status
@@ -182,9 +198,7 @@ class Controller:
     # Looking --------------------------------------------------------------------------------
 
     async def _observe(self) -> tuple[dict[Address, Observation], dict[Address, str]]:
-        wanted = set(_addresses(self.spec))
-        if self.topology is not None:
-            wanted |= set(_addresses(ClusterSpec.of(self.topology)))
+        wanted = {address for members in self._members().values() for address in members}
         for address in wanted - self._servers.keys():
             self._servers[address] = Server(
                 address, self._credentials, timeout_s=self.pace.timeout_s
@@ -208,6 +222,16 @@ class Controller:
             for server in self._servers.values():
                 group.create_task(ask(server))
         return seen, unreachable
+
+    def _members(self) -> dict[ShardName, tuple[Address, ...]]:
+        """Give the servers of each shard that is there or shall be; those that left are not."""
+        if self.topology is None:
+            return dict(self.spec.shards)
+        members = dict(ClusterSpec.of(self.topology).shards)
+        for name, addresses in (*self.topology.intents.joining.items(), *self.spec.shards.items()):
+            if name not in self.topology.intents.retired:
+                members[name] = tuple(dict.fromkeys((*members.get(name, ()), *addresses)))
+        return members
 
     async def _leads(self, seen: Mapping[Address, Observation]) -> bool:
         """Whether this controller leads everywhere; else it gives up what it leads."""
@@ -237,7 +261,8 @@ class Controller:
     ) -> ShardView:
         now = asyncio.get_running_loop().time()
         known = () if record is None else (record.primary, *record.replicas)
-        members = self.spec.shards.get(name, known)
+        joining = self.topology.intents.joining.get(name, ()) if self.topology else ()
+        members = self.spec.shards.get(name, known or joining)
         everyone = dict.fromkeys((*members, *known))
         return ShardView(
             name=name,
@@ -276,16 +301,77 @@ class Controller:
         async with asyncio.TaskGroup() as group:
             for view in views.values():
                 group.create_task(step(view))
-        changed = [name for name, record in records.items() if record != topology.shards[name]]
+        joined = await self._join(topology, seen, statuses)
+        records |= joined
+        changed = [name for name, record in records.items() if record != topology.shards.get(name)]
         if changed:
             await self._publish(
                 msgspec.structs.replace(
-                    topology, generation=topology.generation + 1, shards=records
+                    topology,
+                    generation=topology.generation + 1,
+                    shards=records,
+                    intents=_intents_after(topology, joined),
                 ),
                 first=changed,
             )
         await self._spread(seen)
+        await self._reshard(seen, statuses)
         return statuses
+
+    async def _join(
+        self,
+        topology: Topology,
+        seen: Mapping[Address, Observation],
+        statuses: dict[ShardName, ShardStatus],
+    ) -> dict[ShardName, ShardRecord]:
+        """Begin the shards that shall be there and are not; gives those that can join now."""
+        joined: dict[ShardName, ShardRecord] = {}
+        for name in sorted(self._members().keys() - topology.shards.keys()):
+            view = self._view(name, None, seen)
+            found = await _guarded(view, begin_shard(view, self._servers, Owned((), ())))
+            if isinstance(found, ShardRecord):
+                joined[name] = found
+                found = describe(view, found, Phase.STARTING)
+            statuses[name] = found
+        return joined
+
+    async def _reshard(
+        self, seen: Mapping[Address, Observation], statuses: Mapping[ShardName, ShardStatus]
+    ) -> None:
+        """Take up what people ask, and let buckets come to their places."""
+        assert self.topology is not None
+        try:
+            await self._take_up(seen)
+            before = self.topology
+            after = await self._resharding.step(before, seen, statuses)
+            if after == before:
+                return
+            after = msgspec.structs.replace(after, generation=before.generation + 1)
+            pairs = zip(before.buckets, after.buckets, strict=True)
+            concerned = {name for pair in pairs if pair[0] != pair[1] for name in pair}
+            await self._publish(
+                after, first=sorted((concerned or after.shards.keys()) & after.shards.keys())
+            )
+            await self._spread(seen)
+        except (ServerUnreachable, OrderRefused) as exc:
+            logger.warning("buckets not looked after", extra={"why": str(exc)})
+
+    async def _take_up(self, seen: Mapping[Address, Observation]) -> None:
+        """Let the topology say what people want; what they left is forgotten after that."""
+        assert self.topology is not None
+        for name, record in self.topology.shards.items():
+            one = seen.get(record.primary)
+            if one is None or not one.state.requests:
+                continue
+            server = self._servers[record.primary]
+            requests = await server.requests()
+            wanted = self._resharding.take_up(self.topology, requests.values())
+            if wanted is not self.topology:
+                generation = self.topology.generation + 1
+                await self._publish(
+                    msgspec.structs.replace(wanted, generation=generation), first=[name]
+                )
+            await server.forget_requests(list(requests))
 
     async def _step(
         self, view: ShardView, record: ShardRecord, topology: Topology
@@ -389,6 +475,8 @@ async def _guarded(
         return describe(view, view.record, Phase.SUSPECT, str(exc))
 
 
-def _addresses(spec: ClusterSpec) -> Iterable[Address]:
-    for members in spec.shards.values():
-        yield from members
+def _intents_after(topology: Topology, joined: Mapping[ShardName, ShardRecord]) -> Intents:
+    intents = topology.intents
+    left = {name: servers for name, servers in intents.joining.items() if name not in joined}
+    changed = msgspec.structs.replace(intents, joining=left)
+    return NO_INTENTS if changed == NO_INTENTS else changed

@@ -56,6 +56,8 @@ class ShardState:
     """That of the topology kept here; 0: none."""
     base: int = 0
     """The newest offset before its term began."""
+    requests: int = 0
+    """How many requests of people wait here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,10 @@ def parse_observation(address: Address, info: Mapping[str, str], state: ShardSta
 
 
 def parse_shard_state(
-    shard: Sequence[bytes | None], generation: bytes | None, terms: Sequence[bytes] = ()
+    shard: Sequence[bytes | None],
+    generation: bytes | None,
+    terms: Sequence[bytes] = (),
+    requests: int = 0,
 ) -> ShardState:
     """
     Read the fields name, term and seq of the shard's hash, and the topology's generation.
@@ -158,7 +163,12 @@ def parse_shard_state(
     begun = zip(map(int, terms[::2]), map(int, terms[1::2]), strict=True)
     _, base = max((one for one in begun if one[0] <= newest), default=(0, 0))
     return ShardState(
-        None if name is None else name.decode(), int(term or 0), newest, int(generation or 0), base
+        None if name is None else name.decode(),
+        int(term or 0),
+        newest,
+        int(generation or 0),
+        base,
+        requests,
     )
 
 

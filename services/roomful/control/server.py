@@ -48,6 +48,9 @@ INFO: Final = ("INFO", "server", "replication", "persistence", "keyspace")
 SHARD: Final = ("HMGET", "roomful:shard", "name", "term", "seq")
 TERMS: Final = ("HGETALL", "roomful:terms")
 GENERATION: Final = ("HGET", "roomful:topology", "generation")
+REQUESTS: Final = "roomful:requests"
+WAITING: Final = ("HLEN", REQUESTS)
+MAX_REQUESTS: Final = 100
 
 
 class OrderRefused(RoomfulError):
@@ -101,7 +104,7 @@ class Server:
             insists: whether to take the lead from a controller that is at work.
         """
         link = await self._connected()
-        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION, TERMS])
+        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION, TERMS, WAITING])
         clients, text, *kept = replies
         if isinstance(clients, ResponseError):
             raise ServerUnreachable(self.address, f"does not say who is connected: {clients}")
@@ -141,6 +144,28 @@ class Server:
         except ResponseError as exc:
             raise OrderRefused(self.address, "roomful_v1_buckets", str(exc)) from exc
         return [record.decode() for record in found]
+
+    async def outbox(self) -> int:
+        """Give how many entries wait for the archive."""
+        return int((await self._ask("FCALL_RO", "roomful_v1_outbox", 0))[3])
+
+    async def requests(self) -> dict[bytes, bytes]:
+        """Give what people ask of the cluster here, by a name that grows with time."""
+        found = await self._ask("HGETALL", REQUESTS)
+        return dict(sorted(zip(found[::2], found[1::2], strict=True)))
+
+    async def request(self, name: str, document: bytes, acks: int) -> None:
+        """
+        Leave a request for whichever controller leads; needs no lead.
+
+        Raises:
+            OrderRefused: too many wait here, or too few replicas have it.
+        """
+        if await self._ask("HLEN", REQUESTS) >= MAX_REQUESTS:
+            raise OrderRefused(self.address, "a request", "no controller takes them up")
+        await self._ask("HSET", REQUESTS, name, document)
+        if not await self.wait(acks, self._timeout_s):
+            raise OrderRefused(self.address, "a request", "too few replicas have it")
 
     # What it is ordered ---------------------------------------------------------------------
 
@@ -234,9 +259,16 @@ class Server:
             "FAILOVER", "TO", target.host, target.port, "TIMEOUT", int(timeout_s * 1000)
         )
 
+    async def forget_requests(self, names: Sequence[bytes]) -> None:
+        """Take requests away that were taken up, or refused."""
+        await self._order("HDEL", REQUESTS, *names)
+
     async def _order(self, *words: str | int | bytes) -> Any:
         if not self.is_lead:
             raise ServerUnreachable(self.address, "another controller has the lead")
+        return await self._ask(*words)
+
+    async def _ask(self, *words: str | int | bytes) -> Any:
         link = await self._connected()
         try:
             return await link.execute_command(*words)

@@ -1,0 +1,345 @@
+"""
+Carries out what cluster/reshard.py and cluster/requests.py decide, beside a controller's passes.
+
+What takes long (a move, a deletion) is one task at a time, so that a pass is never late for a
+failover. Nothing that it knows matters: the next controller finds everything in the records.
+
+A shard that is drained leaves the topology when it owns nothing, its outbox is empty (the archive
+has everything that was stored there), and edges have had QUIET_S to hear it to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from roomful.cluster.bucket_facts import (
+    Activate,
+    BadRecord,
+    Begin,
+    BucketRecord,
+    Clear,
+    Drop,
+    Order,
+    ReshardFacts,
+    Thaw,
+    parse_record,
+)
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import BUCKETS
+from roomful.cluster.requests import CannotBe, decode_request, take_up
+from roomful.cluster.reshard import ReshardPlan, plan_reshard
+from roomful.cluster.topology import Address, Topology
+from roomful.control.bucket_orders import BucketOrders
+from roomful.control.link import ServerUnreachable
+from roomful.control.moving import Attempt, Parcel, Progress, finish
+from roomful.control.observation import Observation
+from roomful.control.server import OrderRefused, Server
+from roomful.control.view import Phase, ShardStatus
+
+__all__ = ["QUIET_S", "Resharding"]
+
+logger = logging.getLogger("roomful.control")
+
+QUIET_S: Final = 10.0
+"""A drained shard stays so long with nothing: what edges still fetch there is fetched by then."""
+
+LOOK_S: Final = 10.0
+"""So often all records are read when nothing is known to have changed."""
+
+PAUSE_S: Final = 1.0
+"""After an attempt in which some bucket stayed where it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What decides whether the records have to be read again."""
+
+    generation: int
+    terms: tuple[tuple[ShardName, int], ...]
+    serving: frozenset[ShardName]
+
+
+class Resharding:
+    """The moves of one controller."""
+
+    # Mutable state: what is done now, what is known to be deleted and in which term, since when
+    # shards have nothing, and what was looked at last, when, and with what result.
+    def __init__(
+        self,
+        servers: Mapping[Address, Server],
+        *,
+        quiet_s: float = QUIET_S,
+        on_done: Callable[[], None] = lambda: None,
+        on_progress: Callable[[Progress], None] = lambda _progress: None,
+    ) -> None:
+        """
+        Use the connections of *servers*.
+
+        Args:
+            on_done: called when a next step may be possible.
+        """
+        self._servers = servers
+        self._quiet_s = quiet_s
+        self._on_done = on_done
+        self._on_progress = on_progress
+        self._task: asyncio.Task[None] | None = None
+        self._cleared: set[tuple[ShardName, int, int, str]] = set()
+        self._empty_since: dict[ShardName, float] = {}
+        self._looked: tuple[_Look, float] | None = None
+        self._plan: ReshardPlan | None = None
+        self._not_before = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being done now."""
+        return self._task is not None and not self._task.done()
+
+    async def aclose(self) -> None:
+        """End as the death of the controller would: everything is as it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self._looked = self._plan = None
+
+    # What people ask ------------------------------------------------------------------------
+
+    def take_up(self, topology: Topology, documents: Iterable[bytes]) -> Topology:
+        """Give *topology* with what is asked for; what cannot be is refused in the log."""
+        for document in documents:
+            try:
+                topology = take_up(topology, request := decode_request(document))
+                logger.info("request taken up", extra={"request": repr(request)})
+            except CannotBe as exc:
+                logger.warning("request refused", extra={"why": str(exc)})
+        return topology
+
+    # A pass ---------------------------------------------------------------------------------
+
+    async def step(
+        self,
+        topology: Topology,
+        seen: Mapping[Address, Observation],
+        shards: Mapping[ShardName, ShardStatus],
+    ) -> Topology:
+        """
+        Begin what has to be done next, and give what the topology should be.
+
+        Raises:
+            ServerUnreachable, OrderRefused: a shard could not be asked; nothing was begun.
+        """
+        if self.is_busy or not self._is_due(topology, shards):
+            return topology
+        serving = _serving(topology, shards)
+        records = await self._read(topology, seen)
+        facts = _facts(topology, serving, records, self._known(topology))
+        self._plan = plan = plan_reshard(facts)
+        if plan.reasons:
+            bucket, why = next(iter(plan.reasons.items()))
+            logger.warning(
+                "buckets wait",
+                extra={"buckets": len(plan.reasons), "first": bucket, "why": why},
+            )
+        if plan.orders:
+            self._begin(topology, plan)
+        changed = msgspec.structs.replace(topology, buckets=plan.owners, versions=plan.versions)
+        return await self._without_drained(changed, plan)
+
+    def _is_due(self, topology: Topology, shards: Mapping[ShardName, ShardStatus]) -> bool:
+        now = asyncio.get_running_loop().time()
+        terms = tuple((name, record.term) for name, record in sorted(topology.shards.items()))
+        look = _Look(topology.generation, terms, _serving(topology, shards))
+        if now < self._not_before:
+            return False
+        plan = self._plan
+        is_at_rest = plan is not None and not (
+            plan.orders or plan.moves or plan.reasons or topology.intents.draining
+        )
+        if self._looked is not None and is_at_rest:
+            before, at = self._looked
+            if before == look and now < at + LOOK_S:
+                return False
+        self._looked = (look, now)
+        return True
+
+    async def _read(
+        self, topology: Topology, seen: Mapping[Address, Observation]
+    ) -> dict[ShardName, Sequence[BucketRecord]]:
+        """Read all records of the shards whose primary is the recorded one."""
+        found: dict[ShardName, Sequence[BucketRecord]] = {}
+
+        async def read(name: ShardName) -> None:
+            record = topology.shards[name]
+            one = seen.get(record.primary)
+            if one is None or (one.state.name, one.state.term) != (name, record.term):
+                return
+            try:
+                texts = await self._servers[record.primary].records(range(BUCKETS))
+                found[name] = [parse_record(text) for text in texts]
+            except (ServerUnreachable, OrderRefused, BadRecord) as exc:
+                logger.warning("records not read", extra={"shard": name, "why": str(exc)})
+
+        async with asyncio.TaskGroup() as group:
+            for name in topology.shards:
+                group.create_task(read(name))
+        return found
+
+    def _known(self, topology: Topology) -> frozenset[tuple[ShardName, int, str]]:
+        """Give what was deleted in the terms of now: a failover can bring it back."""
+        return frozenset(
+            (shard, bucket, migration)
+            for shard, term, bucket, migration in self._cleared
+            if shard in topology.shards and topology.shards[shard].term == term
+        )
+
+    async def _without_drained(self, topology: Topology, plan: ReshardPlan) -> Topology:
+        """Take out the shards that have had nothing for long enough."""
+        now = asyncio.get_running_loop().time()
+        self._empty_since = {name: self._empty_since.get(name, now) for name in sorted(plan.empty)}
+        for name, since in self._empty_since.items():
+            if now < since + self._quiet_s:
+                continue
+            left = await self._servers[topology.shards[name].primary].outbox()
+            if left:
+                logger.info("drained shard waits", extra={"shard": name, "not archived": left})
+                continue
+            logger.info("shard leaves", extra={"shard": name})
+            return _without(topology, name)
+        return topology
+
+    # What takes long ------------------------------------------------------------------------
+
+    def _begin(self, topology: Topology, plan: ReshardPlan) -> None:
+        try:
+            orders = {
+                name: self._orders(topology, name)
+                for name in sorted({name for order in plan.orders for name in _concerned(order)})
+            }
+        except ServerUnreachable as exc:
+            logger.info("not begun", extra={"why": str(exc)})
+            return
+        self._task = asyncio.create_task(self._carry_out(plan.orders, orders, topology))
+
+    def _orders(self, topology: Topology, name: ShardName) -> BucketOrders:
+        record = topology.shards[name]
+        return BucketOrders(
+            self._servers[record.primary],
+            name,
+            record.term,
+            acks=topology.acks,
+            is_fsynced=topology.is_fsynced,
+        )
+
+    async def _carry_out(
+        self,
+        orders: Sequence[Order],
+        shards: Mapping[ShardName, BucketOrders],
+        topology: Topology,
+    ) -> None:
+        try:
+            for order in orders:
+                await _mend(order, shards)
+            await self._move([one for one in orders if isinstance(one, Begin)], shards, topology)
+            await self._clear([one for one in orders if isinstance(one, Clear)], shards, topology)
+        except (ServerUnreachable, OrderRefused) as exc:
+            logger.warning("not done", extra={"why": str(exc)})
+            self._not_before = asyncio.get_running_loop().time() + PAUSE_S
+        finally:
+            self._on_done()
+
+    async def _move(
+        self, begins: Sequence[Begin], shards: Mapping[ShardName, BucketOrders], topology: Topology
+    ) -> None:
+        if not begins:
+            return
+        source = begins[0].source
+        parcels = [Parcel(one.bucket, one.version, shards[one.target]) for one in begins]
+        attempt = Attempt(shards[source], parcels, on_progress=self._on_progress)
+        outcome = await attempt.run()
+        term = topology.shards[source].term
+        if not outcome.uncleared:
+            for bucket in outcome.moved:
+                self._cleared.add((source, term, bucket, attempt.migration))
+        if outcome.kept or outcome.unsettled:
+            why = next(iter((*outcome.unsettled.values(), *outcome.kept.values())))
+            logger.warning("attempt not finished", extra={"moved": len(outcome.moved), "why": why})
+            self._not_before = asyncio.get_running_loop().time() + PAUSE_S
+
+    async def _clear(
+        self, clears: Sequence[Clear], shards: Mapping[ShardName, BucketOrders], topology: Topology
+    ) -> None:
+        for shard in sorted({one.shard for one in clears}):
+            migrations = {one.bucket: one.migration for one in clears if one.shard == shard}
+            count = await shards[shard].clear(migrations)
+            logger.info(
+                "left-over deleted",
+                extra={"shard": shard, "buckets": len(migrations), "keys": count},
+            )
+            term = topology.shards[shard].term
+            self._cleared |= {(shard, term, *one) for one in migrations.items()}
+
+
+async def _mend(order: Order, shards: Mapping[ShardName, BucketOrders]) -> None:
+    match order:
+        case Thaw(bucket, shard, migration):
+            await shards[shard].thaw(bucket, migration)
+        case Drop(bucket, shard, migration):
+            await shards[shard].drop(bucket, migration)
+        case Activate(bucket, source, target, migration, version):
+            await finish(shards[source], shards[target], bucket, migration, version=version)
+        case Begin() | Clear():
+            return
+    logger.info("mended", extra={"order": repr(order)})
+
+
+def _concerned(order: Order) -> tuple[ShardName, ...]:
+    match order:
+        case Begin() | Activate():
+            return order.source, order.target
+        case Thaw() | Drop() | Clear():
+            return (order.shard,)
+
+
+def _serving(topology: Topology, shards: Mapping[ShardName, ShardStatus]) -> frozenset[ShardName]:
+    return frozenset(
+        name
+        for name, status in shards.items()
+        if status.phase is Phase.SERVING and name in topology.shards
+    )
+
+
+def _facts(
+    topology: Topology,
+    serving: frozenset[ShardName],
+    records: Mapping[ShardName, Sequence[BucketRecord]],
+    cleared: frozenset[tuple[ShardName, int, str]],
+) -> ReshardFacts:
+    return ReshardFacts(
+        owners=topology.buckets,
+        versions=topology.versions,
+        shards=frozenset(topology.shards),
+        members=frozenset(topology.owners),
+        records=records,
+        serving=serving & records.keys(),
+        pins=dict(topology.intents.pins),
+        cleared=cleared,
+    )
+
+
+def _without(topology: Topology, name: ShardName) -> Topology:
+    intents = topology.intents
+    return msgspec.structs.replace(
+        topology,
+        shards={one: record for one, record in topology.shards.items() if one != name},
+        intents=msgspec.structs.replace(
+            intents,
+            draining=tuple(one for one in intents.draining if one != name),
+            retired=tuple(sorted({*intents.retired, name})),
+        ),
+    )

@@ -1,0 +1,147 @@
+"""Shards come and go while a controller looks after them; buckets follow, whoever dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from control.driving import Driven
+from control.servers import Fleet
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import BUCKETS
+from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, encode_request
+from roomful.cluster.topology import Topology
+from roomful.control.controller import ClusterStatus
+from roomful.control.link import Credentials
+from roomful.control.server import Server
+
+S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
+
+
+def topology(control: Driven) -> Topology:
+    """Give what the controller has published last."""
+    assert control.controller.topology is not None
+    return control.controller.topology
+
+
+def shares(control: Driven) -> dict[str, int]:
+    """Give how many buckets each shard has."""
+    found = topology(control)
+    return {name: len(found.buckets_of(name)) for name in sorted(found.shards)}
+
+
+def added(fleet: Fleet, name: ShardName = S3) -> AddShard:
+    """Ask for another shard."""
+    return AddShard(name, tuple(server.address for server in fleet.shards[name]))
+
+
+async def ask(control: Driven, *requests: Request) -> None:
+    """Leave requests on a shard, as the commands do."""
+    found = topology(control)
+    server = Server(found.shards[min(found.shards)].primary, Credentials(), is_reader=True)
+    try:
+        for number, request in enumerate(requests):
+            await server.request(str(number), encode_request(request), found.acks)
+    finally:
+        server.close()
+
+
+def even_on(*names: ShardName) -> Callable[[ClusterStatus], bool]:
+    """Whether these shards and no other are there, each with its share."""
+
+    def is_even(status: ClusterStatus) -> bool:
+        found = status.topology
+        if found is None or found.shards.keys() != set(names) or not status.is_serving:
+            return False
+        held = [len(found.buckets_of(name)) for name in names]
+        return max(held) - min(held) <= 1
+
+    return is_even
+
+
+def check_owners(fleet: Fleet, control: Driven) -> None:
+    """Each bucket is owned by one shard, which is the one of the topology."""
+    keys = [f"{{{bucket}}}b" for bucket in range(BUCKETS)]
+    for name, servers in fleet.shards.items():
+        records = servers[0].command("MGET", *keys)
+        assert isinstance(records, list)
+        states = [(record or b"NONE").decode().split()[0] for record in records]
+        owned = [bucket for bucket, state in enumerate(states) if state == "OWNED"]
+        assert tuple(owned) == topology(control).buckets_of(ShardName(name))
+        assert set(states) <= {"OWNED", "GONE", "NONE"}
+
+
+async def test_a_shard_is_added_and_drained(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """It gets its share and gives it back; then it is not there, and its name is not used again."""
+    fleet = make_fleet(shards=3, replicas=1)
+    one = control(fleet, acks=1, only=["s1", "s2"])
+    await one.serve()
+    assert shares(one) == {"s1": 512, "s2": 512}
+
+    await ask(one, added(fleet))
+    await one.until(even_on(S1, S2, S3))
+    check_owners(fleet, one)
+    assert topology(one).shards[S3].replicas == (fleet.shards["s3"][1].address,)
+
+    await ask(one, DrainShard(S1))
+    await one.until(even_on(S2, S3))
+    check_owners(fleet, one)
+    assert topology(one).intents.retired == (S1,)
+
+    await ask(one, added(fleet, S1))
+    await one.until(lambda _: not one.controller.topology.intents.joining)  # type: ignore[union-attr]
+    assert S1 not in topology(one).shards
+
+
+async def test_a_bucket_is_put_somewhere_and_stays(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """Another one goes back for it, so that shares stay even."""
+    fleet = make_fleet(shards=2, replicas=0)
+    one = control(fleet)
+    await one.serve()
+    before = topology(one).buckets
+    bucket = before.index(S1)
+
+    await ask(one, PinBucket(bucket, S2))
+    await one.until(lambda _: topology(one).buckets[bucket] == S2)
+    await one.until(even_on(S1, S2))
+    check_owners(fleet, one)
+    assert shares(one) == {"s1": 512, "s2": 512}
+    moved = [now for was, now in zip(before, topology(one).buckets, strict=True) if was != now]
+    assert sorted(moved) == [S1, S2]
+
+
+async def test_another_controller_goes_on(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """One that comes in the middle finds what was wanted, and what moved already."""
+    fleet = make_fleet(shards=3, replicas=0)
+    one = control(fleet, only=["s1", "s2"])
+    await one.serve()
+    await ask(one, added(fleet))
+    await one.until(lambda _: 0 < shares(one).get("s3", 0) < BUCKETS // 4)
+    await one.controller.aclose()
+
+    another = control(fleet, only=["s2"])
+    await another.until(even_on(S1, S2, S3))
+    check_owners(fleet, another)
+
+
+@pytest.mark.parametrize("document", [b"{}", encode_request(DrainShard(S3))])
+async def test_what_cannot_be_is_forgotten(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven], document: bytes
+) -> None:
+    """It changes nothing, and is not asked again."""
+    fleet = make_fleet(shards=1, replicas=0)
+    one = control(fleet)
+    await one.serve()
+    server = fleet.shards["s1"][0]
+    server.command("HSET", "roomful:requests", "1", document)
+    before = topology(one)
+
+    await one.until(lambda _: server.command("HLEN", "roomful:requests") == 0)
+    assert topology(one) == before
