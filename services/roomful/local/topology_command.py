@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from roomful.cluster.topology import Address, encode_topology
-from roomful.control.command import parse_address
-from roomful.control.reading import Reading, read_cluster
+from roomful.control.reading import Reading
 from roomful.control.view import ShardStatus
-from roomful.local.layout import BadCluster, Layout, default_state_directory
+from roomful.local.finding import add_cluster_options, read_named_cluster
 
 __all__ = ["add_topology_command", "describe_reading"]
 
@@ -35,33 +32,13 @@ def add_topology_command(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    topology.add_argument(
-        "servers", nargs="*", metavar="HOST:PORT", help="servers of the cluster's shards"
-    )
-    topology.add_argument(
-        "--state-dir",
-        type=Path,
-        metavar="DIR",
-        help="of a `roomful cluster` on this machine (default: .roomful/cluster)",
-    )
+    add_cluster_options(topology)
     topology.add_argument("--json", action="store_true", help="for machines")
     topology.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.servers and options.state_dir:
-        raise BadCluster("name servers or --state-dir, not both")
-    addresses = [parse_address(text) for text in options.servers]
-    if not addresses:
-        directory = options.state_dir or default_state_directory()
-        layout = Layout.read(directory)
-        if layout is None:
-            raise BadCluster(f"there is no cluster in {directory}: name its servers (HOST:PORT)")
-        addresses = [place.address for place in layout.servers()]
-    reading = asyncio.run(read_cluster(addresses))
-    if reading.topology is None:
-        unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
-        raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
+    reading = read_named_cluster(options)
     sys.stdout.write(_encode(reading) if options.json else describe_reading(reading))
     is_whole = all(shard.is_whole for shard in reading.shards()) and not reading.unreachable
     return 0 if is_whole else NOT_WHOLE

@@ -1,0 +1,98 @@
+"""`roomful failover` and `roomful promote` on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control.driving import Driven
+from control.servers import Fleet, SealedServer, running_fleet
+from roomful.cli import main
+from roomful.cluster.cursor import ShardName
+from roomful.control.controller import ClusterSpec, Controller, Pace
+
+QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
+
+
+async def _bring_up(fleet: Fleet, acks: int) -> None:
+    shards = {
+        ShardName(name): tuple(server.address for server in servers)
+        for name, servers in fleet.shards.items()
+    }
+    driven = Driven(Controller(ClusterSpec(shards, acks), pace=QUICK))
+    await driven.until(
+        lambda status: status.is_serving and all(one.is_whole for one in status.shards.values())
+    )
+    await driven.controller.aclose()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[list[SealedServer]]:
+    """A shard that serves, primary first, with two replicas; acks wait for one."""
+    with running_fleet(tmp_path, shards=1, replicas=2) as fleet:
+        asyncio.run(_bring_up(fleet, 1))
+        yield fleet.servers
+
+
+def roomful(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run `roomful`; gives its status and what it said."""
+    status = main([str(one) for one in arguments])
+    return status, capsys.readouterr().err
+
+
+def test_a_role_goes_to_the_replica_that_is_named(
+    servers: list[SealedServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With everything; the old primary is a replica then."""
+    first, second, third = servers
+    first.command("SET", "kept", "value")
+    where = str(first.address)
+    status, said = roomful(capsys, "failover", "s1", where, "--to", third.address, "--dry-run")
+    assert (status, first.info()["role"]) == (0, "master")
+    assert f"hands over to {third.address}" in said
+    status, said = roomful(capsys, "failover", "s1", where, "--to", third.address)
+    assert status == 0, said
+    assert "done in" in said
+    assert third.command("GET", "kept") == b"value"
+    assert first.info()["role"] == second.info()["role"] == "slave"
+
+
+def test_what_cannot_be_handed_over_is_refused(
+    servers: list[SealedServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No such shard, no such replica, the primary itself: a sentence, and nothing is changed."""
+    where = str(servers[0].address)
+    for arguments, words in (
+        (("s7", where), "there is no shard 's7': s1"),
+        (("s1", where, "--to", "127.0.0.1:1"), "is no whole replica"),
+        (("s1", where, "--to", where), "is the primary of s1 already"),
+        (("s1", where, "--to", "nonsense"), "host:port"),
+    ):
+        status, said = roomful(capsys, "failover", *arguments)
+        assert (status, words in said) == (2, True), said
+    assert servers[0].info()["role"] == "master"
+
+
+def test_a_promotion_is_forced_only_by_those_who_say_so(
+    servers: list[SealedServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what is lost and where, and does nothing to a shard that has its primary."""
+    first, second, third = servers
+    status, said = roomful(capsys, "promote", "s1", third.address, "--force")
+    assert (status, "nothing has to be forced" in said) == (2, True), said
+    for lost in (first, second):
+        lost.kill()
+    status, said = roomful(capsys, "promote", "s1", third.address)
+    assert status == 2
+    assert f"LOST is what only these have: {first.address}, {second.address}" in said
+    assert "--force" in said
+    assert third.info()["role"] == "slave"
+    # It comes back, and waits for a role that the shard's one quorum server cannot give.
+    second.start()
+    status, said = roomful(capsys, "promote", "s1", third.address, "--force")
+    assert status == 0, said
+    assert third.info()["role"] == "master"
+    assert third.command("HGET", "roomful:shard", "term") == b"2"
