@@ -63,6 +63,8 @@ class Incident:
     ended_at: float
     failed: str | None = None
     """Why it could not be done, or was not mended."""
+    pauses_ms: Sequence[float] = ()
+    """How long each bucket that moved was closed, as the controller measured it."""
 
 
 class Breaker(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from typing import Final
 
 import httpx
 
+from roomful.cluster.topology import Address
 from roomful.control.reading import read_cluster
 from roomful.local.layout import HOST, Layout
 from roomful.protocol.errors import RoomfulError
@@ -38,7 +40,12 @@ STOP_S: Final = 60.0
 MEND_S: Final = 60.0
 PAUSE_S: Final = 6.0
 """A primary that stands still for so long is suspected and replaced meanwhile."""
+RESHARD_S: Final = 180.0
+"""For a third of all rooms to move under load, and for a drained shard to be heard to the end."""
 LOOK_S: Final = 0.1
+
+_PAUSE: Final = re.compile(r" bucket moved .*?pause_ms=([0-9.]+)")
+"""What the controller says of each bucket: how long it was closed."""
 
 
 class NoCluster(RoomfulError):
@@ -52,6 +59,11 @@ class LocalCluster:
     process: subprocess.Popen[bytes]
     directory: Path
     edge_ports: Sequence[int]
+
+    @property
+    def state(self) -> Path:
+        """Its state directory."""
+        return self.directory / "state"
 
     @property
     def urls(self) -> list[str]:
@@ -148,16 +160,15 @@ class LocalBreaker:
     """Breaks a LocalCluster."""
 
     def __init__(self, cluster: LocalCluster, shape: LocalShape) -> None:
-        layout = Layout.read(cluster.directory / "state")
-        assert layout is not None, "a cluster that runs has written its layout"
         self._cluster = cluster
-        self._addresses = [place.address for place in layout.servers()]
         self._shape = shape
+        self._pauses_ms: list[float] = []
 
     @staticmethod
     def possible(shape: LocalShape) -> frozenset[FaultKind]:
         """Give what can be done to a cluster of *shape*: without replicas no primary may die."""
         kinds = {FaultKind.EDGE_KILL, FaultKind.CONTROLLER_KILL, FaultKind.ROLLING_RESTART}
+        kinds.add(FaultKind.RESHARD)
         if shape.replicas:
             kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE}
         return frozenset(kinds)
@@ -176,14 +187,16 @@ class LocalBreaker:
             FaultKind.ROLLING_RESTART: self._roll,
             FaultKind.PRIMARY_KILL: self._kill_primary,
             FaultKind.PAUSE: self._pause_primary,
+            FaultKind.RESHARD: self._reshard,
         }[fault.kind]
         failed: str | None = None
+        self._pauses_ms = []
         try:
             what = await do(random)
             failed = await self._until_whole()
         except (OSError, LookupError) as exc:
             what, failed = "", f"could not be done: {exc or type(exc).__name__}"
-        return Incident(fault.kind, what, began_at, time.monotonic(), failed)
+        return Incident(fault.kind, what, began_at, time.monotonic(), failed, self._pauses_ms)
 
     # Faults ---------------------------------------------------------------------------------
 
@@ -222,8 +235,42 @@ class LocalBreaker:
             os.kill(victim.pid, signal.SIGCONT)
         return f"primary of {shard} on {victim.port} stopped for {PAUSE_S:g} s"
 
+    async def _reshard(self, random: Random) -> str:
+        """Add a shard as people do, or drain one when there is one more than at the start."""
+        log = self._cluster.state / "logs" / "controller.log"
+        begin = log.stat().st_size
+        topology = (await read_cluster(self._addresses())).topology
+        if topology is None:
+            raise LookupError("no server keeps a topology")
+        command = ["add"]
+        if len(topology.shards) > self._shape.shards:
+            command = ["drain", random.choice(sorted(topology.shards))]
+        said = await self._roomful("shard", *command, "--timeout", str(RESHARD_S))
+        words = log.read_bytes()[begin:].decode(errors="replace")
+        self._pauses_ms = [float(pause) for pause in _PAUSE.findall(words)]
+        return f"shard {' '.join(command)}: {said}, {len(self._pauses_ms)} buckets moved"
+
+    async def _roomful(self, *arguments: str) -> str:
+        """Run a command about this cluster; gives the last line that it wrote."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "roomful.cli", *arguments),
+            *("--state-dir", str(self._cluster.state)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        if process.returncode:
+            raise LookupError(f"roomful {' '.join(arguments)}: {last}")
+        return last
+
+    def _addresses(self) -> list[Address]:
+        layout = Layout.read(self._cluster.state)
+        assert layout is not None, "a cluster that runs has written its layout"
+        return [place.address for place in layout.servers()]
+
     async def _primary(self, random: Random) -> tuple[str, LocalProcess]:
-        reading = await read_cluster(self._addresses)
+        reading = await read_cluster(self._addresses())
         if reading.topology is None:
             raise LookupError("no server keeps a topology")
         shard = random.choice(sorted(reading.topology.shards))
@@ -246,7 +293,7 @@ class LocalBreaker:
     async def _lack(self) -> str:
         if not self._cluster.processes("controller"):
             return "the controller does not run"
-        reading = await read_cluster(self._addresses)
+        reading = await read_cluster(self._addresses())
         if reading.unreachable:
             return f"{len(reading.unreachable)} servers cannot be reached"
         waiting = [status for status in reading.shards() if not status.is_whole]

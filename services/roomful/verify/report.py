@@ -32,6 +32,8 @@ class FaultFigures(msgspec.Struct, frozen=True, rename="camel"):
     """How long acks took that were under way meanwhile: the pause is the longest."""
     mended_ms: Times | None
     """From the fault to everything being whole again."""
+    bucket_pause_ms: Times | None = None
+    """Of buckets that moved: how long each was closed, as the controller measured it."""
 
 
 class Report(msgspec.Struct, frozen=True, rename="camel"):
@@ -162,6 +164,7 @@ def _by_kind(load: Load, incidents: Sequence[Incident]) -> dict[str, FaultFigure
             failed=sum(incident.failed is not None for incident in those),
             ack_ms=times_of(acks),
             mended_ms=times_of([one.ended_at - one.began_at for one in those]),
+            bucket_pause_ms=times_of([ms / 1000 for one in those for ms in one.pauses_ms]),
         )
     return figures
 
