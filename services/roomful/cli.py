@@ -28,6 +28,7 @@ from roomful.edge.settings import (
     settings_table,
 )
 from roomful.local.command import add_cluster_command
+from roomful.local.reshard_commands import add_reshard_commands
 from roomful.local.role_commands import add_role_commands
 from roomful.local.topology_command import add_topology_command
 from roomful.protocol.errors import RoomfulError
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_controller_command(commands)
     add_topology_command(commands)
     add_role_commands(commands)
+    add_reshard_commands(commands)
     _add_token(commands)
     add_archive(commands, _load_archive)
     add_verify(commands)

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
+from roomful.cluster.bucket_facts import BadRecord, RecordState, parse_record
+from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import BUCKETS
 from roomful.cluster.topology import Address, BadTopology, Topology
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
-from roomful.control.server import Server
+from roomful.control.server import OrderRefused, Server
 from roomful.control.view import ShardStatus, ShardView, describe
 
-__all__ = ["Reading", "read_cluster"]
+__all__ = ["MoveUnderWay", "Reading", "read_cluster", "read_moves"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,41 @@ class Reading:
             )
             for name, record in sorted(self.topology.shards.items())
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveUnderWay:
+    """A bucket that leaves its shard now."""
+
+    bucket: int
+    source: ShardName
+    target: ShardName | None
+    state: RecordState
+
+
+async def read_moves(
+    topology: Topology, credentials: Credentials | None = None, *, timeout_s: float = 2.0
+) -> list[MoveUnderWay]:
+    """Give the buckets that are on their way, of the shards that answer."""
+
+    async def ask(name: ShardName) -> list[MoveUnderWay]:
+        primary = topology.shards[name].primary
+        server = Server(primary, credentials or Credentials(), timeout_s=timeout_s, is_reader=True)
+        try:
+            records = [parse_record(text) for text in await server.records(range(BUCKETS))]
+        except (ServerUnreachable, OrderRefused, BadRecord):
+            return []
+        finally:
+            server.close()
+        return [
+            MoveUnderWay(bucket, name, record.other, record.state)
+            for bucket, record in enumerate(records)
+            if record.state in (RecordState.MOVING, RecordState.FROZEN)
+        ]
+
+    found = await asyncio.gather(*map(ask, topology.shards))
+    await asyncio.sleep(0)  # transports are closed by the next turn of the loop
+    return sorted((one for some in found for one in some), key=lambda one: one.bucket)
 
 
 async def read_cluster(

@@ -3,7 +3,8 @@ Runs a whole cluster on this machine, and ends it in order.
 
 Started: servers (sealed), the controller, and when all shards have a primary, the edges. Stopped:
 edges (each drains its connections), the controller (so that it takes no stop for a failure), then
-each shard's primary before its replicas, which by then have everything.
+each shard's primary before its replicas, which by then have everything. While it runs it follows
+its layout: a shard that was added there is started, one that has left the topology ends.
 
 Each is a process of its own and is started again when it ends; all of them end with this one.
 """
@@ -95,6 +96,36 @@ class LocalCluster:
             await asyncio.sleep(LOOK_S)
             self._check_children()
             self._tell_changes(await self._read())
+            await self._follow_layout()
+
+    # Shards that come and go -----------------------------------------------------------------
+
+    async def _follow_layout(self) -> None:
+        """Start servers of shards that were added to the layout, end those of shards that left."""
+        retired = self._topology.intents.retired if self._topology else ()
+        if gone := [name for name in self._layout.shards if name in retired]:
+            places = [place for place in self._layout.servers() if place.shard in gone]
+            await self._apply(self._layout.without_shards(gone))
+            await asyncio.gather(
+                *(self._servers.pop(one.address).stop(SERVER_PATIENCE_S) for one in places)
+            )
+            logger.info("shard ended", extra={"shard": ", ".join(gone)})
+        found = Layout.read(self._layout.directory)
+        if found is not None and found.shards != self._layout.shards:
+            await self._apply(found)
+
+    async def _apply(self, layout: Layout) -> None:
+        self._layout = layout
+        self._write_configs()
+        for place in layout.servers():
+            if place.address not in self._servers:
+                self._servers[place.address] = server = self._server(place)
+                await server.start()
+                logger.info("server added", extra={"server": place.name})
+        # What is started again finds the cluster by the servers that are there then.
+        self._controller.change(self._controller_command())
+        for number, (port, edge) in enumerate(self._edge_children.items(), 1):
+            edge.change(*self._edge_command(number, port))
 
     def _check_ports(self) -> None:
         taken = [str(port) for port in self._edges.ports if not is_free(self._edges.host, port)]
@@ -133,13 +164,17 @@ class LocalCluster:
         return command
 
     def _edge(self, number: int, port: int) -> Child:
+        command, environment = self._edge_command(number, port)
+        name = self._edges.name(number)
+        return Child(name, command, self._log(name), environment)
+
+    def _edge_command(self, number: int, port: int) -> tuple[list[str], dict[str, str]]:
         addresses = ",".join(f"redis://{place.address}" for place in self._layout.servers())
         name = self._edges.name(number)
         command = [sys.executable, "-m", "roomful.cli", "serve", *self._edges.arguments]
         command += ["--host", self._edges.host, "--port", str(port)]
         state = self._layout.directory / "edges" / name
-        environment = {"ROOMFUL_SHARDS": addresses, "ROOMFUL_STATE_DIR": str(state)}
-        return Child(name, command, self._log(name), environment)
+        return command, {"ROOMFUL_SHARDS": addresses, "ROOMFUL_STATE_DIR": str(state)}
 
     def _log(self, name: str) -> Path:
         return self._layout.logs / f"{name}.log"
@@ -162,9 +197,11 @@ class LocalCluster:
         self._tell_changes(reading)
 
     def _is_serving(self, reading: Reading) -> bool:
-        shards = reading.shards()
-        return len(shards) == len(self._layout.shards) and all(
-            shard.phase is Phase.SERVING for shard in shards
+        if reading.topology is None:
+            return False
+        known = {*reading.topology.shards, *reading.topology.intents.retired}
+        return known >= self._layout.shards.keys() and all(
+            shard.phase is Phase.SERVING for shard in reading.shards()
         )
 
     async def _until_ready(self, port: int) -> None:

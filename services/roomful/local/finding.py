@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from roomful.cluster.topology import Address, Topology
 from roomful.control.command import parse_address
 from roomful.control.reading import Reading, read_cluster
 from roomful.local.layout import BadCluster, Layout, default_state_directory
 
-__all__ = ["add_cluster_options", "read_named_cluster"]
+__all__ = [
+    "add_cluster_options",
+    "add_state_dir",
+    "find_cluster",
+    "read_known",
+    "read_named_cluster",
+]
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -18,12 +26,49 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "servers", nargs="*", metavar="HOST:PORT", help="servers of the cluster's shards"
     )
+    add_state_dir(parser)
+
+
+def add_state_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a cluster of this machine."""
     parser.add_argument(
         "--state-dir",
         type=Path,
         metavar="DIR",
         help="of a `roomful cluster` on this machine (default: .roomful/cluster)",
     )
+
+
+def find_cluster(servers: Sequence[str], state_dir: Path | None) -> list[Address]:
+    """
+    Give servers of the cluster that is meant.
+
+    Raises:
+        BadCluster, BadOption: there is none, or it cannot be meant.
+    """
+    if servers and state_dir:
+        raise BadCluster("name servers or --state-dir, not both")
+    if servers:
+        return [parse_address(text) for text in servers]
+    directory = state_dir or default_state_directory()
+    layout = Layout.read(directory)
+    if layout is None:
+        raise BadCluster(f"there is no cluster in {directory}: name its servers (HOST:PORT)")
+    return [place.address for place in layout.servers()]
+
+
+async def read_known(addresses: Iterable[Address]) -> tuple[Reading, Topology]:
+    """
+    Read the cluster at *addresses*, and give its topology too.
+
+    Raises:
+        BadCluster: no server there has one.
+    """
+    reading = await read_cluster(addresses)
+    if reading.topology is None:
+        unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
+        raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
+    return reading, reading.topology
 
 
 def read_named_cluster(options: argparse.Namespace) -> Reading:
@@ -33,17 +78,5 @@ def read_named_cluster(options: argparse.Namespace) -> Reading:
     Raises:
         BadCluster, BadOption: there is none, or it cannot be meant.
     """
-    if options.servers and options.state_dir:
-        raise BadCluster("name servers or --state-dir, not both")
-    addresses = [parse_address(text) for text in options.servers]
-    if not addresses:
-        directory = options.state_dir or default_state_directory()
-        layout = Layout.read(directory)
-        if layout is None:
-            raise BadCluster(f"there is no cluster in {directory}: name its servers (HOST:PORT)")
-        addresses = [place.address for place in layout.servers()]
-    reading = asyncio.run(read_cluster(addresses))
-    if reading.topology is None:
-        unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
-        raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
+    reading, _ = asyncio.run(read_known(find_cluster(options.servers, options.state_dir)))
     return reading

@@ -1,7 +1,7 @@
 """
 What a cluster on one machine consists of, and where it keeps it: the state directory.
 
-    cluster.json    the shape, and each server's port; written once, and true for ever after
+    cluster.json    the shape, and each server's port, which it keeps; `roomful shard` adds to it
     servers/s1-0/   a shard server's append-only file and its configuration
     logs/s1-0.log   what a process wrote
     lock            held while it runs
@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -59,9 +59,12 @@ class Shape:
     durability: str | None = None
 
 
+_Ports = dict[ShardName, list[int]]
+
+
 class _File(msgspec.Struct, omit_defaults=True):
     version: int
-    shards: dict[ShardName, list[int]]
+    shards: _Ports
     """The port of each server, by shard."""
     acks: int
     is_fsynced: bool
@@ -126,6 +129,50 @@ class Layout:
         }
         return cls(directory, shards, file.acks, file.is_fsynced)
 
+    def next_shard(self, taken: Collection[ShardName]) -> tuple[ShardName, tuple[Address, ...]]:
+        """
+        Give a name and free ports for another shard, with as many servers as the others have.
+
+        Args:
+            taken: names that were used before, besides those that are.
+
+        Raises:
+            BadCluster: there are too few free ports.
+        """
+        names = {*taken, *self.shards}
+        number = 1 + max(int(digits) for name in names if (digits := name[1:]).isdecimal())
+        servers = list(self.servers())
+        first_port = 1 + max(place.address.port for place in servers)
+        ports = _free_ports(first_port, len(servers) // len(self.shards))
+        return ShardName(f"s{number}"), tuple(Address(HOST, port) for port in ports)
+
+    def with_shard(self, name: ShardName, servers: tuple[Address, ...]) -> Layout:
+        """Keep that there is a shard *name*; `roomful cluster`, if it runs, starts its servers."""
+        return self._change(lambda shards: {**shards, name: [one.port for one in servers]})
+
+    def without_shards(self, names: Collection[ShardName]) -> Layout:
+        """Keep that some shards are no more; their files stay."""
+        return self._change(
+            lambda shards: {name: ports for name, ports in shards.items() if name not in names}
+        )
+
+    def _change(self, change: Callable[[_Ports], _Ports]) -> Layout:
+        """Change the shards that the file has now; one process at a time does."""
+        try:
+            with (self.directory / "cluster.json.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                found = self.read(self.directory)
+                assert found is not None, "it was read from there"
+                ports = {
+                    name: [one.port for one in servers] for name, servers in found.shards.items()
+                }
+                _write(self.directory, _File(VERSION, change(ports), found.acks, found.is_fsynced))
+        except OSError as exc:
+            raise BadCluster(f"{self.directory} cannot be written: {exc.strerror}") from exc
+        changed = self.read(self.directory)
+        assert changed is not None
+        return changed
+
     @classmethod
     def take_up(cls, directory: Path, shape: Shape, first_port: int) -> Layout:
         """
@@ -161,9 +208,7 @@ class Layout:
         )
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            part = directory / "cluster.json.part"
-            part.write_bytes(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
-            part.replace(directory / "cluster.json")
+            _write(directory, file)
         except OSError as exc:
             raise BadCluster(f"{directory} cannot be written: {exc.strerror}") from exc
         created = cls.read(directory)
@@ -185,6 +230,12 @@ class Layout:
                 f"{self.directory} holds a cluster with {' '.join(wrong)}: start it so (or "
                 "leave that out), or name another --state-dir"
             )
+
+
+def _write(directory: Path, file: _File) -> None:
+    part = directory / "cluster.json.part"
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+    part.replace(directory / "cluster.json")
 
 
 def is_free(host: str, port: int) -> bool:

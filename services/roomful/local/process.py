@@ -52,6 +52,10 @@ class Child:
         self._keeper: asyncio.Task[None] | None = None
         self._is_stopping = False
 
+    def change(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Let its next start be by another command."""
+        self._command, self._environment = command, environment
+
     def __repr__(self) -> str:
         return f"<Child {self.name} {self.pid}>"
 
