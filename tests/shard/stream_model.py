@@ -42,6 +42,8 @@ class Hearing:
     heard: list[int] = field(default_factory=list)
     lost: bool = False
     """The sink was told of a loss: nothing is complete any more, but still in order."""
+    is_brought: bool = False
+    """It came from another shard, whose stream went before."""
     may_lack: bool = False
     """A publication was lost on a standing connection: found late, and not in the shard's order."""
 
@@ -169,6 +171,9 @@ class StreamModel(RuleBasedStateMachine):
         self.newest = 0
         self.cursor = 0
         self.ghosts: set[int] = set()
+        self.arrivals: dict[RoomId, int] = {}
+        """Rooms that have come from another shard and are not held here yet, with their since."""
+        self.barred: set[RoomId] = set()
 
     # Sink -----------------------------------------------------------------------------------
 
@@ -208,6 +213,8 @@ class StreamModel(RuleBasedStateMachine):
 
     def _check_cursor(self, offset: int) -> None:
         self.cursor = max(self.cursor, offset)
+        for room, since in self.arrivals.items():
+            assert self.cursor < since, f"{room} is not heard yet"
         for room, hearing in self.hearings.items():
             if not hearing.lost and room not in self.server.dropped:
                 assert self._owed(hearing, room, self.cursor) <= set(hearing.heard)
@@ -229,7 +236,7 @@ class StreamModel(RuleBasedStateMachine):
     @rule(room=rooms, moves_in=st.booleans())
     def hold(self, room: RoomId, moves_in: bool) -> None:
         """Somebody enters a room, from now on, or from where another reader left it."""
-        if room in self.hearings:
+        if room in self.hearings or room in self.arrivals:
             return
         after = max(self.server.tail(room), self.cursor) if moves_in else None
         hearing = Hearing(self.stream.hold(room, after), after)
@@ -242,6 +249,33 @@ class StreamModel(RuleBasedStateMachine):
         if hearing.held.is_ready:
             ready()
         hearing.held.on_ready = ready
+
+    @rule(room=rooms)
+    def arrive(self, room: RoomId) -> None:
+        """A room that members are in comes from another shard, and takes messages at once."""
+        if room in self.hearings or room in self.arrivals:
+            return
+        self.server.seq += 1
+        self.arrivals[room] = since = self.server.seq
+        if self.is_connected:
+            self.server.wire.append(lambda stream: self._bar(room, since))
+
+    def _bar(self, room: RoomId, since: int) -> None:
+        self.stream.bar(room, since)
+        self.barred.add(room)
+
+    @rule(number=st.integers(0, 4))
+    def bring(self, number: int) -> None:
+        """The other shard was heard to its end: the room is held from its arrival on."""
+        if not self.barred:
+            return
+        room = sorted(self.barred)[number % len(self.barred)]
+        self.barred.discard(room)
+        since = self.arrivals.pop(room)
+        hearing = self.hearings[room] = Hearing(self.stream.hold(room, since), since)
+        hearing.is_brought = True
+        self.stream.unbar(room)
+        self._send()
 
     @rule(room=rooms, is_back=st.booleans(), is_said=st.booleans())
     def release(self, room: RoomId, is_back: bool, is_said: bool) -> None:
@@ -275,7 +309,9 @@ class StreamModel(RuleBasedStateMachine):
     def _is_active(self, room: RoomId) -> bool:
         """Whether the bucket takes messages: one that moves here does once the room is heard."""
         hearing = self.hearings.get(room)
-        return hearing is None or hearing.since is None or hearing.held.is_ready
+        if hearing is None or hearing.since is None or hearing.is_brought:
+            return True
+        return hearing.held.is_ready
 
     @rule(room=rooms)
     def cast_something(self, room: RoomId) -> None:
@@ -327,6 +363,9 @@ class StreamModel(RuleBasedStateMachine):
         """A new connection stands."""
         self.is_connected = True
         self.stream.connect(self.server.seq, self.server.lost_above)
+        for room, since in self.arrivals.items():
+            if room not in self.barred:
+                self._bar(room, since)
 
     @precondition(lambda self: self.is_connected)
     @rule()
@@ -355,6 +394,9 @@ class StreamModel(RuleBasedStateMachine):
         """When nothing is on its way any more, everyone has heard everything."""
         if not self.is_connected:
             self.connect()
+        self._pump()
+        while self.barred:
+            self.bring(0)
         self._pump()
         # Two times around: what was lost without a trace is found by asking.
         for _ in range(2 * len(ROOMS)):

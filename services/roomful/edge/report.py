@@ -139,7 +139,7 @@ def _memory_samples(shard: MemoryShard) -> Sequence[Sample]:
 
 
 def _redis_samples(shards: RedisShards) -> Sequence[Sample]:
-    counts, each = shards.statistics, shards.shards
+    counts, each, moves = shards.statistics, shards.shards, shards.holding.statistics
     generation = shards.topology.generation if shards.topology is not None else 0
 
     def by_shard(name: str, sentence: str, value: Callable[[RedisShard], float]) -> Sample:
@@ -160,6 +160,8 @@ def _redis_samples(shards: RedisShards) -> Sequence[Sample]:
         Sample("publishes_rerouted", "Messages whose bucket was elsewhere.", counts.rerouted),
         Sample("publishes_expired", "Publishes not safe in time.", counts.expired),
         Sample("casts_lost", "Events that could not be sent to a shard.", counts.casts_dropped),
+        Sample("rooms_moved", "Rooms heard on another shard since.", moves.handed_over),
+        Sample("rooms_moved_broken", "Rooms that lacked something then.", moves.broken_off),
         by_shard("shard_up", "1 while messages can be committed.", lambda one: one.is_up),
         by_shard("shard_deaf", "1 while it is not heard.", lambda one: one.reader.is_deaf),
         by_shard(
