@@ -251,7 +251,7 @@ def rooms_on(shards: RedisShards, shard: str, count: int) -> list[str]:
     bucket = next(
         number
         for number in iter(lambda: random.randrange(1024), None)  # noqa: S311
-        if shards._routes[number].shard.name == shard
+        if shards.routes[number].shard.name == shard
     )
     names: list[str] = []
     while len(names) < count:

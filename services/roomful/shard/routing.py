@@ -4,12 +4,8 @@ All shards of a cluster, as one place where rooms are: each room's bucket says i
 The topology says which shard owns a bucket, and the shards know better: their refusals (`MOVED`,
 `FROZEN`, `VERSION`, `STALE_TERM`) are believed at once, and a newer topology is asked for.
 
-**Order.** The messages of a bucket go to one shard at a time. At the first refusal the bucket is
-*closed*: what was refused, what waits behind it in the shard's commit, and what is published
-from then on wait in one queue, in order. It is opened again when its shard is known and nothing of
-it is under way any more; then the queue goes out first. So nothing overtakes, whatever a move or a
-failover does (research: the reordering that a model check found). What waits is bounded in bytes
-and time like all publishes.
+Where each bucket is and the order of its messages are in routes.py, where rooms are heard in
+holding.py. What waits is bounded in bytes and time like all publishes.
 """
 
 from __future__ import annotations
@@ -17,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -48,39 +43,20 @@ from roomful.shard.fsync import check_fsync
 from roomful.shard.holding import Arrival, Holding, Place
 from roomful.shard.redis import Elsewhere, RedisShard, ShardOptions, unavailable
 from roomful.shard.resp import LostConnection, pack
+from roomful.shard.routes import RETRY_S, Route, Routes
 
-__all__ = ["RedisShards", "Route"]
+__all__ = ["RedisShards"]
 
 logger = logging.getLogger("roomful.shard")
 
 TICK_S: Final = 0.25
 """How often it is looked for messages that are over their time."""
-RETRY_S: Final = 0.1
-MOST_FREEZE_S: Final = 0.05
-"""A bucket is tried again after this, although it may be frozen for longer: a move is quick."""
 CLOSE_S: Final = 5.0
 """How long messages may take that are under way when the edge ends."""
 
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class Route:
-    """Where a bucket is, as far as this edge knows."""
-
-    __slots__ = ("bucket", "shard", "timer", "version", "waiting")
-
-    def __init__(self, bucket: int, shard: RedisShard, version: int) -> None:
-        self.bucket = bucket
-        self.shard = shard
-        self.version = version
-        self.waiting: deque[Post] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        state = "open" if self.waiting is None else f"{len(self.waiting)} waiting"
-        return f"<Route of {self.bucket} to {self.shard.name} version {self.version}, {state}>"
 
 
 class RedisShards:
@@ -111,12 +87,11 @@ class RedisShards:
         """Called when there is a new connection to a shard."""
         self.channels: dict[bytes, Callable[[bytes], None]] = {}
         """What else is heard on every shard, by channel; to be filled before start()."""
-        self._routes: list[Route] = []
-        self._closed: set[Route] = set()
         self._lineages: dict[int, tuple[int, Lineage]] = {}
         self.holding = Holding(self.shards, self._place_of, self._get_sink)
         self.holding.on_arrival = self._on_arrival
         self.holding.on_moved = lambda shard, bucket: self.on_moved(shard.name, bucket)
+        self.routes = Routes(self.shards, ask_soon=directory.ask_soon, expect=self.holding.expect)
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
@@ -124,7 +99,7 @@ class RedisShards:
 
     def __repr__(self) -> str:
         generation = self.topology.generation if self.topology else 0
-        return f"<RedisShards generation {generation}, {len(self._closed)} buckets closed>"
+        return f"<RedisShards generation {generation}, {len(self.routes.closed)} buckets closed>"
 
     # Life -----------------------------------------------------------------------------------
 
@@ -170,11 +145,7 @@ class RedisShards:
         refused = Refused(RefusalCode.DRAINING, "this edge is going away")
         for shard in self.shards.values():
             shard.commit.refuse_all(refused)
-        for route in self._closed:
-            if route.timer is not None:
-                route.timer.cancel()
-            while route.waiting:
-                route.waiting.popleft().end(refused)
+        self.routes.refuse_all(refused)
         await self.holding.aclose()
         for task in tuple(self._tasks):
             task.cancel()
@@ -183,7 +154,7 @@ class RedisShards:
         await asyncio.gather(*(shard.aclose() for shard in self.shards.values()))
 
     def _is_idle(self) -> bool:
-        return not self._closed and all(one.commit.is_idle for one in self.shards.values())
+        return not self.routes.closed and all(one.commit.is_idle for one in self.shards.values())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -203,11 +174,9 @@ class RedisShards:
             now = loop.time()
             for shard in self.shards.values():
                 shard.commit.expire(now)
-            for route in tuple(self._closed):
-                waiting = route.waiting
-                while waiting and waiting[0].due <= now:
-                    self.statistics.expired += 1
-                    waiting.popleft().end(unavailable(route.shard.name, "in time"))
+            for route, post in self.routes.late(now):
+                self.statistics.expired += 1
+                post.end(unavailable(route.shard.name, "in time"))
 
     def unready(self) -> str | None:
         """Say why no client should come here now."""
@@ -218,16 +187,16 @@ class RedisShards:
     @property
     def closed_buckets(self) -> int:
         """How many buckets have messages that wait for their shard to take them."""
-        return len(self._closed)
+        return len(self.routes.closed)
 
     # Routes ---------------------------------------------------------------------------------
 
     def shard_of(self, room: str) -> RedisShard:
         """Give the shard that has *room* now."""
-        return self._routes[bucket_of(room)].shard
+        return self.routes[bucket_of(room)].shard
 
     def _place_of(self, room: RoomId) -> Place:
-        route = self._routes[bucket_of(room)]
+        route = self.routes[bucket_of(room)]
         return Place(route.shard, route.version)
 
     def shard_named(self, name: ShardName) -> RedisShard | None:
@@ -237,7 +206,7 @@ class RedisShards:
     async def lineage(self, room: RoomId) -> Lineage:
         """Give where *room* is and was; asked once for each version of its bucket."""
         bucket = bucket_of(room)
-        route, known = self._routes[bucket], self._lineages.get(bucket)
+        route, known = self.routes[bucket], self._lineages.get(bucket)
         if known is not None and known[0] == route.version and known[1].home is route.shard:
             return known[1]
 
@@ -265,21 +234,10 @@ class RedisShards:
                 self._add_shard(name)
             self.shards[name].retarget(record, durability)
         if is_first:
-            self._routes = [
-                Route(bucket, self.shards[owner], topology.versions[bucket])
-                for bucket, owner in enumerate(topology.buckets)
-            ]
+            self.routes.begin(topology)
             self.holding.versions[:] = topology.versions
             return
-        for route in self._routes:
-            owner = self.shards[topology.buckets[route.bucket]]
-            version = topology.versions[route.bucket]
-            if owner is not route.shard and version >= route.version:
-                self._redirect(route, owner, version)
-            elif owner is route.shard and version > route.version:
-                route.version = version
-        for route in tuple(self._closed):
-            self._open(route)
+        self.routes.follow(topology)
         for name in [name for name in self.shards if name not in topology.shards]:
             self._remove_shard(self.shards.pop(name))
 
@@ -295,7 +253,7 @@ class RedisShards:
         shard.reader.on_arrivals = lambda table: self._hear_of(
             shard, [b" ".join(pair) for pair in zip(table[::2], table[1::2], strict=True)]
         )
-        shard.commit.on_closed = self._on_closed
+        shard.commit.on_closed = self.routes.take_back
         shard.start()
 
     def _hear_of(self, shard: RedisShard, told: Sequence[bytes]) -> None:
@@ -309,11 +267,11 @@ class RedisShards:
 
     def _on_arrival(self, shard: RedisShard, arrival: Arrival) -> None:
         """It is right, also if the topology is older."""
-        route = self._routes[arrival.bucket]
+        route = self.routes[arrival.bucket]
         if arrival.version > route.version or (
             arrival.version == route.version and route.shard is not shard
         ):
-            self._redirect(route, shard, arrival.version)
+            self.routes.redirect(route, shard, arrival.version)
 
     def _remove_shard(self, shard: RedisShard) -> None:
         """It owns nothing any more: let it end what it has."""
@@ -328,102 +286,16 @@ class RedisShards:
     def _on_refused(self, words: str) -> None:
         """A shard is not what the topology says."""
         if words.startswith("MOVED ") and words.endswith("}"):
-            self._learn(self._routes[int(words[words.index("{") + 1 : -1])], words)
+            self.routes.learn(self.routes[int(words[words.index("{") + 1 : -1])], words)
         else:
             self._directory.ask_soon()
-
-    def _redirect(self, route: Route, owner: RedisShard, version: int) -> None:
-        """The bucket is at *owner*: let go of the old one once nothing is under way there."""
-        before = route.shard
-        self._close(route)
-        route.shard, route.version = owner, version
-        before.commit.take_closed()
-        self.holding.expect(route.bucket, Place(owner, version))
-        if before.commit.has_under_way(route):
-            before.commit.on_batch_end.append(lambda: self._after_batch(route, before))
-        else:
-            self._open_soon(route)
-
-    def _after_batch(self, route: Route, before: RedisShard) -> None:
-        # What was not stored there is older than all that waits.
-        before.commit.take_closed()
-        self._open_soon(route)
-
-    def _close(self, route: Route) -> None:
-        if route.waiting is None:
-            route.waiting = deque()
-            self._closed.add(route)
-
-    def _on_closed(self, posts: list[tuple[Post, str]]) -> None:
-        """Take back what a shard refused because of its bucket."""
-        first: dict[Route, str] = {}
-        for post, words in posts:
-            route = post.route
-            assert isinstance(route, Route)
-            if route not in first:
-                first[route] = words
-                self._close(route)
-        for shard in {route.shard for route in first}:
-            shard.commit.take_closed()
-        for post, _ in reversed(posts):
-            post.is_again = True
-            assert post.route.waiting is not None
-            post.route.waiting.appendleft(post)
-        for route, words in first.items():
-            self._learn(route, words)
-
-    def _learn(self, route: Route, words: str) -> float:
-        """Believe what a shard said about a bucket; gives when to try again, in seconds."""
-        what, *rest = words.split()
-        delay_s = RETRY_S
-        match what, rest:
-            case "VERSION", [version, *_]:
-                route.version = int(version)
-                delay_s = 0.0
-            case "FROZEN", [milliseconds, *_]:
-                delay_s = min(int(milliseconds) / 1000, MOST_FREEZE_S)
-            case "MOVED", [version, owner, *_] if (
-                owner in self.shards and int(version) > route.version
-            ):
-                self._redirect(route, self.shards[ShardName(owner)], int(version))
-                delay_s = 0.0
-            case "NO_LEASE", _:
-                pass
-            case _:
-                self._directory.ask_soon()
-        if route.waiting is not None:
-            self._open_soon(route, delay_s)
-        return delay_s
-
-    def _open_soon(self, route: Route, delay_s: float = 0.0) -> None:
-        loop = asyncio.get_running_loop()
-        if route.timer is not None:
-            # Never later: those who keep asking would put it off for ever.
-            if route.timer.when() <= loop.time() + delay_s:
-                return
-            route.timer.cancel()
-        route.timer = loop.call_later(delay_s, self._open, route)
-
-    def _open(self, route: Route) -> None:
-        """Let the bucket's messages go to its shard, those that waited first."""
-        if route.timer is not None:
-            route.timer.cancel()
-            route.timer = None
-        if route.waiting is None:
-            return
-        for shard in self.shards.values():
-            if shard.commit.has_under_way(route):
-                return  # its end comes back here
-        waiting, route.waiting = route.waiting, None
-        self._closed.discard(route)
-        route.shard.commit.extend(waiting)
 
     # Rooms ----------------------------------------------------------------------------------
 
     def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """Store *envelope* on its room's shard; *settle* hears when it is safe."""
         bucket, key = _place(envelope.room)
-        route = self._routes[bucket]
+        route = self.routes[bucket]
         commit = route.shard.commit
         size = envelope.size
         if self._is_ending or commit.waiting_bytes + size > self._options.pending_bytes:
@@ -520,7 +392,7 @@ class RedisShards:
         Raises:
             Refused: SHARD_UNAVAILABLE.
         """
-        route = self._routes[bucket_of(name)]
+        route = self.routes[bucket_of(name)]
         why: object = "no answer"
         try:
             async with asyncio.timeout(self._options.call_timeout_s):
@@ -529,7 +401,7 @@ class RedisShards:
                         return await ask(route)
                     except Elsewhere as exc:
                         why = exc
-                        delay_s = self._learn(route, exc.words)
+                        delay_s = self.routes.learn(route, exc.words)
                     except LostConnection as exc:
                         why, delay_s = exc, RETRY_S
                     await asyncio.sleep(delay_s * (0.75 + random.random() / 2))  # noqa: S311
