@@ -4,7 +4,7 @@ What people ask of a cluster's shards, and how a topology takes it up: pure.
 A request says what shall be, so it can be taken up again; what cannot be is refused in words. Only
 the controller that leads writes a topology, so two requests at a time do not overwrite each other.
 
-Source: docs/adr/0022-what-people-ask-of-a-cluster.md
+Source: docs/adr/0024-what-people-ask-of-a-cluster.md
 """
 
 from __future__ import annotations
