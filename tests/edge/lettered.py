@@ -110,6 +110,11 @@ class LetteredShards:
         """Give the shard that has the room, which this edge always knows."""
         return self.by_letter[self._map.letter_of(room)]
 
+    def heard(self, room: RoomId) -> int:
+        """Give it of the shard where it is heard."""
+        place = self._held.get(room)
+        return (self.by_letter[place[1]] if place else self.shard_of(room)).position()
+
     def shard_named(self, name: ShardName) -> DelayingShard | None:
         """Give a shard by its letter."""
         return self.by_letter.get(name)

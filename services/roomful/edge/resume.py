@@ -226,7 +226,7 @@ class Resumption:
         # Also one that has come to a shard of others: its messages are between theirs.
         for live in self._live():
             for room, lineage in live.lineages.items():
-                if await self._edge.shards.lineage(room) is not lineage:
+                if await self._edge.shards.lineage(room) != lineage:
                     raise Moved(f"a bucket of {live.home.name}")
         part.entries += replay.entries
         part.reached, part.is_complete = replay.reached, replay.is_complete

@@ -399,8 +399,7 @@ class Router:
         heard: dict[RoomId, range] = {}
         # All rooms wait: one that stayed live would carry a cursor past what is still to come.
         for room in connection.rooms.keys() - new:
-            position = self._edge.shards.shard_of(room).position()
-            heard[room] = range(connection.rooms[room] + 1, position + 1)
+            heard[room] = range(connection.rooms[room] + 1, self._edge.shards.heard(room) + 1)
             fanout.leave(connection, room)
         # A joined room that is not named is owed only what is newer than its join.
         named = {RoomId(name) for name in op.rooms} | {own}

@@ -83,7 +83,7 @@ class SignIn:
             # It went away meanwhile, and what it had by then was undone; this it had not.
             self._edge.fanout.leave(connection, room)
             return
-        record.rooms[room] = self._edge.shards.shard_of(room).position()
+        record.rooms[room] = self._edge.shards.heard(room)
         await self._established(connection)
 
     async def resumed(self, connection: Connection, record: SessionRecord) -> None:

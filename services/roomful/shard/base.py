@@ -437,6 +437,9 @@ class Shards(Rooms, Protocol):
     def shard_of(self, room: str, /) -> Home:
         """Give the shard that has *room* now."""
 
+    def heard(self, room: RoomId) -> int:
+        """Give the offset up to which the sink has heard *room*, wherever that was stored."""
+
     def shard_named(self, name: ShardName, /) -> Home | None:
         """Give a shard by its name; None if it is none of ours, or not any more."""
 

@@ -96,6 +96,7 @@ class Holding:
         """Called when the rooms of a bucket are heard on another shard."""
         self._held: dict[RoomId, Place] = {}
         self._by_bucket: dict[int, set[RoomId]] = {}
+        self._is_ending = False
         self._under_way: dict[tuple[RedisShard, Arrival], asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
@@ -127,6 +128,10 @@ class Holding:
             if self._held.get(room) is place:
                 return
             # The bucket moved meanwhile, and what holds it there may not be ready.
+
+    def heard(self, room: RoomId) -> int:
+        """Give the offset up to which *room* was delivered; it is held, or would be."""
+        return (self._held.get(room) or self._place_of(room)).shard.position()
 
     def release(self, room: RoomId) -> None:
         """No longer hear *room*."""
@@ -213,7 +218,7 @@ class Holding:
 
     def expect(self, bucket: int, place: Place) -> None:
         """Know that *bucket* is said to be at *place*: its rooms must not be left behind."""
-        if self._behind(bucket, place.version):
+        if self._behind(bucket, place.version) and not self._is_ending:
             asyncio.get_running_loop().call_later(STRANDED_S, self._look_for, bucket, place)
 
     def _look_for(self, bucket: int, place: Place) -> None:
@@ -235,6 +240,7 @@ class Holding:
 
     async def aclose(self) -> None:
         """End what is under way."""
+        self._is_ending = True
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()

@@ -159,6 +159,10 @@ class MemoryShard:
         """Give itself."""
         return self
 
+    def heard(self, _room: RoomId) -> int:
+        """Give the newest offset."""
+        return self._offset
+
     def shard_named(self, name: ShardName) -> MemoryShard | None:
         """Give itself by its name."""
         return self if name == self._name else None

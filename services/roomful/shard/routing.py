@@ -51,6 +51,7 @@ logger = logging.getLogger("roomful.shard")
 
 TICK_S: Final = 0.25
 """How often it is looked for messages that are over their time."""
+FIRST_VERSION: Final = 1
 CLOSE_S: Final = 5.0
 """How long messages may take that are under way when the edge ends."""
 
@@ -199,6 +200,10 @@ class RedisShards:
         route = self.routes[bucket_of(room)]
         return Place(route.shard, route.version)
 
+    def heard(self, room: RoomId) -> int:
+        """Give up to where *room* was heard, on the shard where it is heard now."""
+        return self.holding.heard(room)
+
     def shard_named(self, name: ShardName) -> RedisShard | None:
         """Give a shard by its name."""
         return self.shards.get(name)
@@ -209,6 +214,11 @@ class RedisShards:
         route, known = self.routes[bucket], self._lineages.get(bucket)
         if known is not None and known[0] == route.version and known[1].home is route.shard:
             return known[1]
+        if route.version == FIRST_VERSION:
+            # It has not moved; or it has, and will not be found where it was.
+            lineage = Lineage(route.shard)
+            self._lineages[bucket] = route.version, lineage
+            return lineage
 
         async def ask(to: Route) -> Lineage:
             version, shard = to.version, to.shard
