@@ -25,9 +25,12 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import httpx
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from roomful.cluster.topology import Address
 from roomful.control.reading import read_cluster
+from roomful.control.server import NAME as CONTROLLER
 from roomful.local.layout import HOST, Layout
 from roomful.protocol.errors import RoomfulError
 from roomful.verify.incidents import Fault, FaultKind, Incident
@@ -46,6 +49,15 @@ LOOK_S: Final = 0.1
 
 _PAUSE: Final = re.compile(r" bucket moved .*?pause_ms=([0-9.]+)")
 """What the controller says of each bucket: how long it was closed."""
+CUT_OFF_S: Final = 8.0
+"""Longer than it takes to give its role to another one."""
+
+CUT_OFF: Final = ("-psync", "-sync", "-replconf", "-info")
+"""
+What replicas and the controller cannot do without, and edges never do: forbidden, and with the
+connections closed that there are, the server answers edges only. That needs no rights over the
+machine's network.
+"""
 
 
 class NoCluster(RoomfulError):
@@ -170,7 +182,7 @@ class LocalBreaker:
         kinds = {FaultKind.EDGE_KILL, FaultKind.CONTROLLER_KILL, FaultKind.ROLLING_RESTART}
         kinds.add(FaultKind.RESHARD)
         if shape.replicas:
-            kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE}
+            kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE, FaultKind.PARTITION}
         return frozenset(kinds)
 
     @property
@@ -188,13 +200,14 @@ class LocalBreaker:
             FaultKind.PRIMARY_KILL: self._kill_primary,
             FaultKind.PAUSE: self._pause_primary,
             FaultKind.RESHARD: self._reshard,
+            FaultKind.PARTITION: self._cut_off_primary,
         }[fault.kind]
         failed: str | None = None
         self._pauses_ms = []
         try:
             what = await do(random)
             failed = await self._until_whole()
-        except (OSError, LookupError) as exc:
+        except (OSError, LookupError, RedisError) as exc:
             what, failed = "", f"could not be done: {exc or type(exc).__name__}"
         return Incident(fault.kind, what, began_at, time.monotonic(), failed, self._pauses_ms)
 
@@ -268,6 +281,19 @@ class LocalBreaker:
         layout = Layout.read(self._cluster.state)
         assert layout is not None, "a cluster that runs has written its layout"
         return [place.address for place in layout.servers()]
+    async def _cut_off_primary(self, random: Random) -> str:
+        shard, victim = await self._primary(random)
+        async with Redis(host=HOST, port=victim.port, socket_timeout=CUT_OFF_S) as server:
+            await _order(server, "ACL", "SETUSER", "default", *CUT_OFF)
+            try:
+                await _order(server, "CLIENT", "KILL", "TYPE", "replica")
+                for client in await server.client_list():
+                    if client["name"] == CONTROLLER:
+                        await _order(server, "CLIENT", "KILL", "ID", client["id"])
+                await asyncio.sleep(CUT_OFF_S)
+            finally:
+                await _order(server, "ACL", "SETUSER", "default", "+@all")
+        return f"primary of {shard} on {victim.port} cut off for {CUT_OFF_S:g} s, not from edges"
 
     async def _primary(self, random: Random) -> tuple[str, LocalProcess]:
         reading = await read_cluster(self._addresses())
@@ -309,3 +335,7 @@ class LocalBreaker:
             if time.monotonic() > end:
                 raise LookupError(f"the edge on {before.port} was not back in {MEND_S:g} s")
             await asyncio.sleep(LOOK_S)
+
+
+async def _order(server: Redis, *words: str) -> None:
+    await server.execute_command(*words)  # type: ignore[no-untyped-call]
