@@ -12,16 +12,18 @@ others. So a shard's own servers are never behind in what concerns it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
 
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.failover import ShardState
 from roomful.cluster.placement import BUCKETS, UNPLACED, place
 from roomful.cluster.shard_facts import Wish
 from roomful.cluster.topology import (
@@ -103,6 +105,17 @@ class ClusterStatus:
 
 
 TAKE_UP_JITTER_S: Final = 0.5
+STEPS: Final = 16
+"""More than a succession has, with some patience for replicas; the rest is for the next pass."""
+UNDER_WAY: Final = frozenset(
+    {
+        ShardState.LISTENING,
+        ShardState.FENCED,
+        ShardState.CHOSEN,
+        ShardState.ATTACHING,
+        ShardState.READY,
+    }
+)
 
 
 class Controller:
@@ -211,11 +224,15 @@ class Controller:
         unreachable: dict[Address, str] = {}
 
         async def ask(server: Server) -> None:
+            # Others wait for the pass: who was silent a moment ago is given less time.
+            is_missing = server.address in self._missing_since
+            patience_s = self.pace.timeout_s * (0.5 if is_missing else 2.0)
             try:
-                seen[server.address] = await server.observe(insists=self._insists)
+                async with asyncio.timeout(patience_s):
+                    seen[server.address] = await server.observe(insists=self._insists)
                 self._missing_since.pop(server.address, None)
-            except ServerUnreachable as exc:
-                unreachable[server.address] = exc.why
+            except (ServerUnreachable, TimeoutError) as exc:
+                unreachable[server.address] = getattr(exc, "why", "no answer in time")
                 self._missing_since.setdefault(server.address, now)
 
         async with asyncio.TaskGroup() as group:
@@ -384,9 +401,31 @@ class Controller:
             self._tended[view.name] = token
             return changed
         wish = self.wishes.get(view.name)
-        plan = plan_succession(view, record, self.pace.fail_after_s, wish)
-        self._has_changed |= bool(plan.orders)
-        return await carry_out(view, self._servers, record, owned, plan)
+        # At once, as far as it goes: a pass over all servers waits for those that do not answer.
+        for _ in range(STEPS):
+            plan = plan_succession(view, record, self.pace.fail_after_s, wish)
+            self._has_changed |= bool(plan.orders)
+            outcome = await carry_out(view, self._servers, record, owned, plan)
+            if isinstance(outcome, ShardRecord) or plan.state not in UNDER_WAY:
+                break
+            if not plan.orders:
+                await asyncio.sleep(self.pace.step_s)
+            view = await self._look_again(view)
+        return outcome
+
+    async def _look_again(self, view: ShardView) -> ShardView:
+        """Give *view* with what the servers that answered a moment ago say now."""
+        seen: dict[Address, Observation] = {}
+
+        async def ask(address: Address) -> None:
+            with contextlib.suppress(ServerUnreachable):
+                seen[address] = await self._servers[address].observe(insists=self._insists)
+
+        async with asyncio.TaskGroup() as group:
+            for address in view.seen:
+                group.create_task(ask(address))
+        lost = dict.fromkeys(view.seen.keys() - seen.keys(), 0.0)
+        return replace(view, seen=seen, missing_s={**view.missing_s, **lost})
 
     async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
         """Give a new cluster its roles, and when all shards have them its topology."""
