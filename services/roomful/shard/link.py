@@ -22,7 +22,7 @@ logger = logging.getLogger("roomful.shard")
 class Link:
     """Keeps a connection to the address of retarget(), while run() runs."""
 
-    # Mutable state: where to, the connection, and the pace of trying.
+    # Mutable state: where to, the connection, the one that is being opened, and the pace of trying.
     def __init__(
         self,
         purpose: str,
@@ -45,6 +45,7 @@ class Link:
         self._on_up = on_up
         self._backoff = Backoff()
         self._changed = asyncio.Event()
+        self._opening: asyncio.Future[RespConnection] | None = None
         self.address: Address | None = None
         self.connection: RespConnection | None = None
         """The one that is open; None while there is none."""
@@ -69,6 +70,9 @@ class Link:
         self._changed.set()
         if self.connection is not None:
             self.connection.abort(why)
+        elif self._opening is not None:
+            # It may hang for as long as a reply may take: that server is not asked any more.
+            self._opening.cancel()
 
     async def run(self) -> None:
         """Keep a connection, for ever; to be cancelled."""
@@ -97,11 +101,17 @@ class Link:
             self.connection = None
             ended.set()
 
-        connection = await connect(
-            address, timeout_s=self._timeout_s, login=self._login, on_lost=on_lost
-        )
+        # Of its own, so that reconnect() can end it.
+        opening = self._opening = asyncio.ensure_future(self._open(address, on_lost))
         try:
-            await connection.call("CLIENT", "SETNAME", self._purpose)
+            await asyncio.wait([opening])
+        finally:
+            self._opening = None
+            opening.cancel()
+        if opening.cancelled():
+            raise LostConnection("the shard is elsewhere")
+        connection = opening.result()
+        try:
             if connection.is_lost or address != self.address:
                 return
             self.connection = connection
@@ -113,6 +123,17 @@ class Link:
         finally:
             connection.abort()
             self.connection = None
+
+    async def _open(self, address: Address, on_lost: Callable[[], None]) -> RespConnection:
+        connection = await connect(
+            address, timeout_s=self._timeout_s, login=self._login, on_lost=on_lost
+        )
+        try:
+            await connection.call("CLIENT", "SETNAME", self._purpose)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
 
     async def call(self, *words: bytes | str | int) -> Any:
         """

@@ -1,0 +1,38 @@
+"""A link goes where the shard is, whatever the server does that it was at before."""
+
+from __future__ import annotations
+
+import asyncio
+
+from functions.server import RunningServer
+from roomful.cluster.topology import Address
+from roomful.shard.link import Link
+from support.deadline import within
+
+AN_HOUR_S = 3600.0
+
+
+async def test_an_opening_that_hangs_is_given_up_when_the_shard_is_elsewhere(
+    server: RunningServer,
+) -> None:
+    """A primary that stands still accepts connections and answers nothing, for a long time."""
+    accepted, up = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    host, port = silent.sockets[0].getsockname()[:2]
+    link = Link("test", timeout_s=AN_HOUR_S, on_up=up.set)
+    link.retarget(Address(host, port))
+    running = asyncio.create_task(link.run())
+    await within(accepted.wait())
+    link.retarget(Address("127.0.0.1", server.port))
+    await within(up.wait())
+    assert await link.call("PING") in (b"PONG", "PONG")
+    running.cancel()
+    await asyncio.wait([running])
+    silent.close()
+    await silent.wait_closed()
