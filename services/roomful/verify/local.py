@@ -281,6 +281,7 @@ class LocalBreaker:
         layout = Layout.read(self._cluster.state)
         assert layout is not None, "a cluster that runs has written its layout"
         return [place.address for place in layout.servers()]
+
     async def _cut_off_primary(self, random: Random) -> str:
         shard, victim = await self._primary(random)
         async with Redis(host=HOST, port=victim.port, socket_timeout=CUT_OFF_S) as server:
