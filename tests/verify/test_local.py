@@ -19,12 +19,15 @@ _LIMIT_S = 300
 
 
 def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
-    """An edge and a primary are killed and clients cut: nothing lost, doubled or reordered."""
-    faults = (FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL)
+    """Edges and primaries die, clients are cut, a shard is added: nothing lost or reordered."""
+    faults = (
+        *(FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL),
+        FaultKind.RESHARD,
+    )
     done = subprocess.run(
         [
             *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
-            *("--duration", "20", "--fault-every", "4", "--rate", "150", "--seed", "5"),
+            *("--duration", "24", "--fault-every", "4", "--rate", "150", "--seed", "5"),
             *("--clients", "24", "--rooms", "12", "--faults", ",".join(faults)),
         ],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},

@@ -83,8 +83,10 @@ class Load:
 def cluster() -> Iterator[LocalCluster]:
     """Give a cluster of two shards whose rooms keep all that is sent."""
     entries = 3 * SCALE.per_second * SCALE.duration_s // SCALE.rooms + 1000
-    with local_cluster(LocalShape(SCALE.edges, 2, 1), entries) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ROOMFUL_TEST_SCALE", raising=False)  # no setting of an edge
+        with local_cluster(LocalShape(SCALE.edges, 2, 1), entries) as running:
+            yield running
 
 
 def start_load(cluster: LocalCluster) -> Load:

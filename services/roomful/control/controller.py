@@ -150,7 +150,10 @@ class Controller:
         self._has_changed = False
         self._is_wanted = asyncio.Event()
         self._resharding = Resharding(
-            self._servers, quiet_s=self.pace.quiet_s, on_done=self._is_wanted.set
+            self._servers,
+            self._publish,
+            quiet_s=self.pace.quiet_s,
+            on_done=self._is_wanted.set,
         )
 
     async def run(self) -> None:
@@ -331,8 +334,8 @@ class Controller:
                 ),
                 first=changed,
             )
-        await self._spread(seen)
         await self._reshard(seen, statuses)
+        await self._spread(seen)
         return statuses
 
     async def _join(
@@ -357,38 +360,12 @@ class Controller:
     ) -> None:
         """Take up what people ask, and let buckets come to their places."""
         assert self.topology is not None
+        if self._insists:
+            return  # a command that leads for a moment would leave its moves unfinished
         try:
-            await self._take_up(seen)
-            before = self.topology
-            after = await self._resharding.step(before, seen, statuses)
-            if after == before:
-                return
-            after = msgspec.structs.replace(after, generation=before.generation + 1)
-            pairs = zip(before.buckets, after.buckets, strict=True)
-            concerned = {name for pair in pairs if pair[0] != pair[1] for name in pair}
-            await self._publish(
-                after, first=sorted((concerned or after.shards.keys()) & after.shards.keys())
-            )
-            await self._spread(seen)
+            await self._resharding.look_after(self.topology, seen, statuses)
         except (ServerUnreachable, OrderRefused) as exc:
             logger.warning("buckets not looked after", extra={"why": str(exc)})
-
-    async def _take_up(self, seen: Mapping[Address, Observation]) -> None:
-        """Let the topology say what people want; what they left is forgotten after that."""
-        assert self.topology is not None
-        for name, record in self.topology.shards.items():
-            one = seen.get(record.primary)
-            if one is None or not one.state.requests:
-                continue
-            server = self._servers[record.primary]
-            requests = await server.requests()
-            wanted = self._resharding.take_up(self.topology, requests.values())
-            if wanted is not self.topology:
-                generation = self.topology.generation + 1
-                await self._publish(
-                    msgspec.structs.replace(wanted, generation=generation), first=[name]
-                )
-            await server.forget_requests(list(requests))
 
     async def _step(
         self, view: ShardView, record: ShardRecord, topology: Topology
@@ -454,7 +431,7 @@ class Controller:
             )
         return statuses
 
-    async def _publish(self, topology: Topology, *, first: Iterable[ShardName]) -> None:
+    async def _publish(self, topology: Topology, first: Iterable[ShardName]) -> None:
         """Store *topology*, first on the shards that it is about."""
         for name in first:
             primary = self._servers[topology.shards[name].primary]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +73,7 @@ class Resharding:
     def __init__(
         self,
         servers: Mapping[Address, Server],
+        publish: Callable[[Topology, Iterable[ShardName]], Awaitable[None]],
         *,
         quiet_s: float = QUIET_S,
         on_done: Callable[[], None] = lambda: None,
@@ -82,9 +83,11 @@ class Resharding:
         Use the connections of *servers*.
 
         Args:
+            publish: keeps a topology, first on the shards that it is about.
             on_done: called when a next step may be possible.
         """
         self._servers = servers
+        self._publish = publish
         self._quiet_s = quiet_s
         self._on_done = on_done
         self._on_progress = on_progress
@@ -108,34 +111,53 @@ class Resharding:
             self._task = None
         self._looked = self._plan = None
 
-    # What people ask ------------------------------------------------------------------------
-
-    def take_up(self, topology: Topology, documents: Iterable[bytes]) -> Topology:
-        """Give *topology* with what is asked for; what cannot be is refused in the log."""
-        for document in documents:
-            try:
-                topology = take_up(topology, request := decode_request(document))
-                logger.info("request taken up", extra={"request": repr(request)})
-            except CannotBe as exc:
-                logger.warning("request refused", extra={"why": str(exc)})
-        return topology
-
     # A pass ---------------------------------------------------------------------------------
 
-    async def step(
+    async def look_after(
+        self,
+        topology: Topology,
+        seen: Mapping[Address, Observation],
+        shards: Mapping[ShardName, ShardStatus],
+    ) -> None:
+        """
+        Take up what people ask, and begin what has to be done next.
+
+        Raises:
+            ServerUnreachable, OrderRefused: a shard could not be asked; the next pass does it.
+        """
+        topology = await self._take_up(topology, seen)
+        if self.is_busy or not self._is_due(topology, shards):
+            return
+        after = await self._plan_next(topology, seen, shards)
+        if after == topology:
+            return
+        pairs = zip(topology.buckets, after.buckets, strict=True)
+        concerned = {name for pair in pairs if pair[0] != pair[1] for name in pair}
+        first = sorted((concerned or after.shards.keys()) & after.shards.keys())
+        await self._publish(_next(topology, after), first)
+
+    async def _take_up(self, topology: Topology, seen: Mapping[Address, Observation]) -> Topology:
+        """Let the topology say what people want; what they left is forgotten after that."""
+        for name, record in topology.shards.items():
+            one = seen.get(record.primary)
+            if one is None or not one.state.requests:
+                continue
+            server = self._servers[record.primary]
+            requests = await server.requests()
+            wanted = _taken_up(topology, requests.values())
+            if wanted is not topology:
+                topology = _next(topology, wanted)
+                await self._publish(topology, [name])
+            await server.forget_requests(list(requests))
+        return topology
+
+    async def _plan_next(
         self,
         topology: Topology,
         seen: Mapping[Address, Observation],
         shards: Mapping[ShardName, ShardStatus],
     ) -> Topology:
-        """
-        Begin what has to be done next, and give what the topology should be.
-
-        Raises:
-            ServerUnreachable, OrderRefused: a shard could not be asked; nothing was begun.
-        """
-        if self.is_busy or not self._is_due(topology, shards):
-            return topology
+        """Begin what has to be done next, and give what the topology should be."""
         serving = _serving(topology, shards)
         records = await self._read(topology, seen)
         facts = _facts(topology, serving, records, self._known(topology))
@@ -330,6 +352,21 @@ def _facts(
         pins=dict(topology.intents.pins),
         cleared=cleared,
     )
+
+
+def _taken_up(topology: Topology, documents: Iterable[bytes]) -> Topology:
+    """Give *topology* with what is asked for; what cannot be is refused in the log."""
+    for document in documents:
+        try:
+            topology = take_up(topology, request := decode_request(document))
+            logger.info("request taken up", extra={"request": repr(request)})
+        except CannotBe as exc:
+            logger.warning("request refused", extra={"why": str(exc)})
+    return topology
+
+
+def _next(topology: Topology, changed: Topology) -> Topology:
+    return msgspec.structs.replace(changed, generation=topology.generation + 1)
 
 
 def _without(topology: Topology, name: ShardName) -> Topology:
