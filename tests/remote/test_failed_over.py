@@ -6,20 +6,25 @@ primary has stored meanwhile comes, and no cursor says of it that it was heard b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from edge.world import make_settings
 from functions.calls import Calls
 from functions.server import PRODUCTS
 from remote.cluster import Cluster, address_of, running_cluster
+from remote.stock import Client
 from remote.witness import Step, Witness, build_shards
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
+from roomful.edge.edge import Edge
 from roomful.protocol.errors import Refused
 from roomful.shard.base import Moved, RoomId
 from roomful.shard.routing import RedisShards
@@ -46,7 +51,8 @@ class Split:
         words: list[str | int | bytes] = []
         for room in rooms:
             keys.append(f"{{{bucket_of(room)}}}l:{room}")
-            words += [1, 1, "", 1, msgspec.msgpack.encode(make_envelope(room, "m"))]
+            body = b'{"id":"m","roomId":"%b"' % room.encode()
+            words += [1, 1, "", 1, msgspec.msgpack.encode(make_envelope(room, "m", body=body))]
         found = calls("publish", keys, term, 5000, 3_600_000, 300_000, 0, 0, *words)
         return [int(one) for one in found]
 
@@ -59,9 +65,10 @@ class Split:
         """Whether it has everything of the new one."""
         return bool(self.old.command("INFO", "replication")["master_link_status"] == "up")
 
-    def tell(self) -> None:
-        """Let the edge hear of the new primary."""
-        topology = self.shards.topology
+    def tell(self, shards: RedisShards | None = None) -> None:
+        """Let the edge (or another) hear of the new primary."""
+        shards = shards or self.shards
+        topology = shards.topology
         assert topology is not None
         record = msgspec.structs.replace(
             topology.shards[S1],
@@ -69,7 +76,7 @@ class Split:
             primary=address_of(self.cluster.members[S1].replicas[0]),
             replicas=(topology.shards[S1].primary,),
         )
-        self.shards.apply(
+        shards.apply(
             msgspec.structs.replace(
                 topology, generation=topology.generation + 1, shards={S1: record}
             )
@@ -81,12 +88,31 @@ class Split:
         await until(lambda: last in self.sink.heard("other"))
         await until(lambda: self.shards.positions()[S1] >= last)
 
+    async def edges(self, stack: AsyncExitStack) -> tuple[list[Edge], list[Callable[[], None]]]:
+        """Give two edges, and what tells each of the new primary."""
+        edges: list[Edge] = []
+        told: list[Callable[[], None]] = []
+        for _ in range(2):
+            shards, _proxies = await build_shards(self.cluster, stack)
+            edge = Edge(make_settings(), shards=shards)
+            await shards.start()
+            edge.start()
+            stack.push_async_callback(edge.aclose)
+            edges.append(edge)
+            told.append(partial(self.tell, shards))
+        return edges, told
+
+    def log(self, room: str) -> list[int]:
+        """Give the offsets of what the new primary has of *room*."""
+        key = f"{{{bucket_of(room)}}}l:{room}"
+        found = self.new.command("XRANGE", key, "-", "+")
+        return [int(one[0].split(b"-")[0]) for one in found]
+
     def check(self, kept: int) -> None:
         """Compare what was heard with the new primary's logs; *kept* is what it took over."""
         base = 2 << 40
         for room in ROOMS:
-            key = f"{{{bucket_of(room)}}}l:{room}"
-            log = [int(one[0].split(b"-")[0]) for one in self.new.command("XRANGE", key, "-", "+")]
+            log = self.log(room)
             heard: list[int] = []
             has_ghost, cursor = False, 0
             for step in self.sink.steps:
@@ -186,3 +212,61 @@ async def test_a_page_of_the_old_primary_is_not_given_after_the_new_one(
         both.tell()
         with pytest.raises((Moved, Refused)):
             await page
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("seed", range(4))
+async def test_clients_on_both_sides(product: str, seed: int, tmp_path: Path) -> None:
+    """
+    Whenever they go over to the other side: each has a piece of the new primary's log, or was told.
+    """
+    chance = random.Random(seed)  # noqa: S311
+    async with split(product, tmp_path) as both, AsyncExitStack() as stack:
+        edges, told = await both.edges(stack)
+        clients = [Client(f"user{number}") for number in range(6)]
+        for client in clients:
+            client.connect(edges[0])
+            await client.join(*ROOMS)
+        both.new("take_term", [], "s1", 2)
+        told[1]()
+        await until(lambda: not edges[1].shards.unready())
+        for step in range(40):
+            if step == 20:
+                both.reattach()
+            if step == 20 + seed:
+                both.old.command("CLIENT", "KILL", "TYPE", "pubsub")
+            if step == 26:
+                told[0]()
+            if step < 20 and chance.random() < 0.7:
+                both.store(both.old, 1, *chance.sample(ROOMS, 2))
+            both.store(both.new, 2, *chance.sample(ROOMS, 2))
+            await asyncio.sleep(0.005)
+            for client in clients:
+                client.read(chance.randrange(10))
+                if chance.random() < 0.1:
+                    client.cut(chance)
+                if client.is_away:
+                    # To the side that is cut off nobody comes whom it would have to refuse.
+                    client.connect(edges[1])
+                    await until(partial(_is_in, client))
+                    if not client.heard:
+                        await client.join(*ROOMS)
+        (last,) = both.store(both.new, 2, "other")
+        for client in clients:
+            await until(partial(_has, client, "other", last))
+            for room in ROOMS:
+                log, heard = both.log(room), client.offsets[room]
+                assert heard == log[len(log) - len(heard) :], (client.user, room)
+        assert sum(client.resumed for client in clients) > 0
+
+
+def _is_in(client: Client) -> bool:
+    client.read()
+    return client.is_in
+
+
+def _has(client: Client, room: str, offset: int) -> bool:
+    client.read()
+    if client.is_away:
+        return False
+    return offset in client.offsets.get(room, ())

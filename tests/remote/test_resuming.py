@@ -11,19 +11,16 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import msgspec
 import pytest
 
-from edge.world import FakeTransport, make_settings
+from edge.world import make_settings
 from functions.server import PRODUCTS
 from remote.cluster import Cluster, running_cluster
+from remote.stock import Client
 from remote.witness import Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.edge import Edge
-from roomful.edge.encoding import Wire
-from roomful.edge.socketio_connection import SocketIoConnection
 from support.deadline import until, within
 from support.proxy import Proxy
-from support.tokens import make_token
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)
@@ -33,98 +30,6 @@ def cluster(
     """Two shards."""
     with running_cluster(request.param, tmp_path_factory.mktemp("resuming"), shards=2) as running:
         yield running
-
-
-class Client:
-    """A stock client: it keeps its pid and the last cursor, and resumes with them."""
-
-    # Mutable state: everything.
-    def __init__(self, user: str) -> None:
-        self.user = user
-        self.pid: str | None = None
-        self.cursor: str | None = None
-        self.heard: dict[str, list[str]] = {}
-        """By room, since the client was last told that it may lack something."""
-        self.resumed = 0
-        self.anew = 0
-        self._acks = 0
-        self._asked = 0
-        self._transport = FakeTransport()
-        self._connection: SocketIoConnection | None = None
-        self._is_in = False
-
-    @property
-    def is_in(self) -> bool:
-        """Whether it is signed in."""
-        return self._is_in
-
-    def connect(self, edge: Edge) -> None:
-        """Come back, to *edge*."""
-        self._is_in = False
-        self._transport = FakeTransport()
-        self._connection = SocketIoConnection(edge, self._transport, Wire.CURSOR, "")
-        self._transport.on_closed = self._connection.on_closed
-        auth = {"token": make_token(self.user)}
-        if self.pid is not None and self.cursor is not None:
-            auth |= {"pid": self.pid, "offset": self.cursor}
-        self._connection.on_text(b"0" + msgspec.json.encode(auth))
-
-    async def join(self, *rooms: str) -> None:
-        """Join *rooms*."""
-        await self._until(lambda: self._is_in)
-        for room in rooms:
-            assert self._connection is not None
-            self.heard[room] = []
-            self._connection.on_text(b'2%d["join-room","%b"]' % (self._asked, room.encode()))
-            self._asked += 1
-            await self._until(lambda: self._acks == self._asked)
-
-    def cut(self, chance: random.Random) -> None:
-        """Lose the connection, with some of what is on its way."""
-        if self._connection is not None:
-            self.read(chance.randrange(1 + len(self._transport.unread)))
-            self._connection.on_closed()
-            self._connection = None
-
-    @property
-    def is_away(self) -> bool:
-        """Whether it has no connection."""
-        closed = self._transport.closed_with is not None and not self._transport.unread
-        return self._connection is None or closed
-
-    def read(self, count: int = 1 << 30) -> None:
-        """Read what has come."""
-        for packet in self._transport.take(count):
-            text = packet.decode()
-            if text.startswith("40"):
-                self._connected(msgspec.json.decode(text[2:])["pid"])
-            elif text.startswith("43"):
-                assert '"success":true' in text, text
-                self._acks += 1
-            elif text.startswith("42"):
-                self._event(*msgspec.json.decode(text[2:]))
-
-    def _connected(self, pid: str) -> None:
-        self._is_in = True
-        if pid == self.pid:
-            self.resumed += 1
-            return
-        self.anew += self.pid is not None
-        self.pid, self.cursor, self.heard = pid, None, {}
-
-    def _event(self, name: str, *arguments: Any) -> None:
-        if name == "message":
-            body = arguments[0]
-            self.heard[body["roomId"]].append(body["id"])
-        if isinstance(arguments[-1], str):
-            self.cursor = arguments[-1]
-
-    async def _until(self, condition: Any) -> None:
-        def is_so() -> bool:
-            self.read()
-            return bool(condition())
-
-        await until(is_so)
 
 
 class Scene:
