@@ -195,7 +195,9 @@ class World:
             ]
             if len(followers) >= self.acks and self.talks("edge", one.address):
                 self.pending.remove(waiting)
-                self.acked.add(number)
+                # With replicas and without their acks any one of them may be promoted.
+                if self.acks or len(self.servers) == 1:
+                    self.acked.add(number)
 
     # What the controller does ---------------------------------------------------------------
 
@@ -331,6 +333,9 @@ class World:
         self.wish = replace(self.wish, hand_over=False)
         for one in self.servers.values():
             self.start(one)
+        if not self.acks:
+            # Edges may have heard of a term that was begun twice: they look at all servers again.
+            self.edge = self.record()
 
     # What is promised -----------------------------------------------------------------------
 
