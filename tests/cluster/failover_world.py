@@ -99,7 +99,6 @@ class World:
         self.writes = 0
         self.pending: list[tuple[Server, int, int, int]] = []
         self.acked: set[int] = set()
-        self.reached_by = 0
         self.wish = Wish()
         first, *others = self.servers.values()
         first.is_primary = True
@@ -211,7 +210,6 @@ class World:
             self.acks,
             {one.address: self._facts_of(one) for one in seen},
             {one: 10.0 for one in self.servers if not self.talks("controller", one)},
-            self.reached_by,
             self.wish,
         )
 
@@ -329,7 +327,6 @@ class World:
     def heal(self) -> None:
         """Mend everything that was broken."""
         self.cut.clear()
-        self.reached_by = 0
         self.wish = replace(self.wish, hand_over=False)
         for one in self.servers.values():
             self.start(one)

@@ -226,8 +226,6 @@ def _too_early(facts: ShardFacts, patience: Patience) -> str | None:
         return f"primary {primary} has not answered for {missing_s:.1f} s"
     if facts.wish.force:
         return None
-    if facts.reached_by:
-        return f"primary {primary} answers {facts.reached_by} edges, only not the controller"
     for one in _replicas(facts):
         is_heard = one.silence_s is not None and one.silence_s < patience.fail_after_s
         if one.upstream == primary and one.is_linked and is_heard:

@@ -84,8 +84,6 @@ class ShardFacts:
     """The servers of the record that answered."""
     missing_s: Mapping[Address, float] = field(default_factory=dict)
     """For how many seconds each of the others has not."""
-    reached_by: int = 0
-    """How many edges say that they reach the primary now."""
     wish: Wish = Wish()
 
     @property
