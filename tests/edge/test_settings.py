@@ -288,3 +288,37 @@ def test_heartbeats_are_fine_enough_for_their_times() -> None:
     """The wheel's tick is a small part of the shortest time, and never above half a second."""
     assert load().timer_tick_s == 0.5
     assert load({"ROOMFUL_PING_TIMEOUT_S": "0.2"}).timer_tick_s == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "collector:4318",
+        "ftp://collector",
+        "http://",
+        "http://me:secret@collector:4318",
+        "http://collector:4318/?key=secret",
+        "http://collector:nope",
+    ],
+)
+def test_tracing_endpoint_that_is_no_plain_http_address_is_refused_without_being_shown(
+    endpoint: str,
+) -> None:
+    """One may hold a key, so the message says what it should be like, and no more."""
+    problems = problems_of(SIGNED | {"ROOMFUL_TRACING_ENDPOINT": endpoint})
+    assert problems == ["tracing: endpoint has to be like http://collector:4318"]
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.5", "nan"])
+def test_tracing_ratio_is_a_part_of_one(ratio: str) -> None:
+    """0 traces only what is asked for, 1 everything."""
+    problems = problems_of(SIGNED | {"ROOMFUL_TRACING_RATIO": ratio})
+    assert problems == [f"tracing: ratio {float(ratio)} is not between 0 and 1"]
+
+
+def test_tracing_endpoint_is_a_base_or_the_path_of_otlp_itself() -> None:
+    """Both are what people copy from elsewhere."""
+    for endpoint in ("http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"):
+        settings = load({"ROOMFUL_TRACING_ENDPOINT": endpoint, "ROOMFUL_TRACING_RATIO": "0.5"})
+        assert settings.tracing.url == "http://c:4318/v1/traces"
+        assert settings.tracing.ratio == 0.5

@@ -29,6 +29,7 @@ from roomful.protocol.errors import RoomfulError
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
 from roomful.shard.presence import PresenceLimits
+from roomful.telemetry.settings import TracingSettings
 
 __all__ = [
     "DEV_SECRET",
@@ -109,6 +110,8 @@ class Settings:
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     # Shards on Redis.
     redis: RedisSettings = field(default_factory=RedisSettings)
+    # What happened to a message, as spans.
+    tracing: TracingSettings = field(default_factory=TracingSettings)
 
     @property
     def timer_tick_s(self) -> float:
