@@ -91,8 +91,13 @@ class History:
         origin = shard if elsewhere is None else self._edge.shards.shard_named(elsewhere[0])
         # A shard goes when its outbox is empty.
         archived = Archived(1 << 62) if origin is None else await origin.archived()
-        # Not beyond what the edge has heard: the rest comes on the live stream.
-        newest = min(archived.reached, max(upto.values()) if upto else shard.position())
+        if upto is None:
+            # Not beyond what the edge has heard: the rest comes on the live stream.
+            newest = min(archived.reached, shard.position())
+        else:
+            # The other shard's offsets may end long before those of this one begin.
+            newest = max(upto.values())
+            newest = min(archived.reached, newest) if archived.entries else newest
         class_of = self._edge.room_class
         if newest <= after or any(
             class_of(room) == "-" or (class_of(room) == "0" and archived.missing > after)
