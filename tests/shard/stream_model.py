@@ -22,6 +22,7 @@ from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held, StreamLimits, channel_of
 from roomful.shard.publication import CastMessage, Found, Publication
 from roomful.shard.stream import ShardStream
+from roomful.shard.terms import Terms
 from shard.recording import make_envelope
 
 __all__ = ["StreamModel"]
@@ -107,10 +108,6 @@ class Server:
         self.term += 1
         self.seq = self.term << 40
         self.failovers.append((self.seq, kept))
-
-    def lost_above(self, offset: int) -> int | None:
-        """Give what was kept at the failover after *offset*."""
-        return next((kept for base, kept in self.failovers if base > offset), None)
 
     def canary(self) -> None:
         """Say how far the stream is."""
@@ -362,7 +359,7 @@ class StreamModel(RuleBasedStateMachine):
     def connect(self) -> None:
         """A new connection stands."""
         self.is_connected = True
-        self.stream.connect(self.server.seq, self.server.lost_above)
+        self.stream.connect(Terms(self.server.seq, self.server.failovers))
         for room, since in self.arrivals.items():
             if room not in self.barred:
                 self._bar(room, since)

@@ -14,6 +14,7 @@ from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held
 from roomful.shard.publication import Found, Publication
 from roomful.shard.stream import ShardStream
+from roomful.shard.terms import Terms
 from shard.recording import RecordingSink, make_envelope
 from shard.stream_model import StreamModel
 
@@ -32,7 +33,7 @@ class Line:
 
     def connect(self, seq: int, tails: dict[str, int], *, is_long: bool = False) -> None:
         """Connect to a shard whose newest offset is *seq*."""
-        self.stream.connect(seq, lambda _: None, is_long=is_long)
+        self.stream.connect(Terms(seq), is_long=is_long)
         self.answer(seq, tails)
 
     def answer(self, seq: int, tails: dict[str, int]) -> list[Request]:

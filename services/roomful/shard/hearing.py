@@ -12,7 +12,8 @@ from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held
 from roomful.shard.publication import Canary, decode_message, decode_read
 from roomful.shard.resp import ReplyError, RespConnection, pack
-from roomful.shard.stream import AnotherTerm, ShardStream
+from roomful.shard.stream import ShardStream
+from roomful.shard.terms import AnotherTerm, Terms
 
 __all__ = ["Ear", "Hearing"]
 
@@ -60,18 +61,13 @@ class Hearing:
     def begin(self, connection: RespConnection, newest: int, terms: Sequence[bytes]) -> None:
         """Subscribe to everything; the rest is what `roomful_v1_terms` said."""
         bases, kept = map(int, terms[::2]), map(int, terms[1::2])
-        failovers = sorted(zip(bases, kept, strict=True))
-
-        def lost_above(offset: int) -> int | None:
-            return next((kept for base, kept in failovers if base > offset), None)
-
         proven_at = self._ear.proven_at
         is_long = proven_at is not None and self._loop.time() - proven_at > _FORGETS_AFTER_S
         self._connection = connection
         connection.send(pack("SUBSCRIBE", self._canary_channel, *self._ear.channels))
         # Answered before all that the stream asks for, so that it passes none of them.
         connection.send(pack("FCALL_RO", "roomful_v1_arrivals", 0, self._term), self._take_arrivals)
-        self._stream.connect(newest, lost_above, is_long=is_long)
+        self._stream.connect(Terms(newest, list(zip(bases, kept, strict=True))), is_long=is_long)
         self.turn()
 
     def end(self) -> bool:

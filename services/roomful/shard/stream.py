@@ -28,12 +28,11 @@ cursor passes what is still to come (moving.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.topology import TERM_SIZE
-from roomful.shard.base import Cast, Entry, RoomId, Sink
+from roomful.shard.base import RoomId, Sink
 from roomful.shard.filling import (
     Read,
     Request,
@@ -44,9 +43,11 @@ from roomful.shard.filling import (
     Waiting,
 )
 from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics, channel_of
+from roomful.shard.outlet import Outlet
 from roomful.shard.publication import CastMessage, Found, Publication, decode_message
+from roomful.shard.terms import Terms
 
-__all__ = ["AnotherTerm", "ShardStream"]
+__all__ = ["ShardStream"]
 
 _CHUNK: Final = 512
 """Rooms in one command."""
@@ -57,14 +58,6 @@ T = TypeVar("T")
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for first in range(0, len(items), _CHUNK):
         yield items[first : first + _CHUNK]
-
-
-class AnotherTerm(Exception):
-    """What was published has an offset that no primary of this connection's term gives."""
-
-
-def _end_of_term(offset: int) -> int:
-    return (offset // TERM_SIZE + 1) * TERM_SIZE
 
 
 def _count_tails(requests: Sequence[Request]) -> int:
@@ -78,14 +71,12 @@ class ShardStream:
     # round that is under way; and the rooms that this turn of the audit has not asked for yet.
     def __init__(self, shard: ShardName, sink: Sink, limits: StreamLimits | None = None) -> None:
         self._shard = shard
-        self._sink = sink
         self._limits = limits or StreamLimits()
         self.statistics = StreamStatistics()
+        self._outlet = Outlet(shard, sink, self.statistics)
         self._rooms = HeldRooms()
-        self._position = 0
         self._is_connected = False
-        self._next_term = 0
-        self._has_delivered = False
+        self._terms = Terms(0)
         self._requests: list[Request] = []
         self._round: Round | None = None
         self._bars: set[object] = set()
@@ -93,12 +84,12 @@ class ShardStream:
 
     def __repr__(self) -> str:
         state = "live" if self.is_live else "filling" if self._is_connected else "not connected"
-        return f"<ShardStream {self._shard} {state} at {self._position}, {len(self)} rooms>"
+        return f"<ShardStream {self._shard} {state} at {self._outlet.position}, {len(self)} rooms>"
 
     @property
     def position(self) -> int:
         """The offset up to which the sink has heard the shard."""
-        return self._position
+        return self._outlet.position
 
     @property
     def is_live(self) -> bool:
@@ -167,12 +158,13 @@ class ShardStream:
         Raises:
             AnotherTerm: as on_message().
         """
-        self._check_term(offset)
+        if self._is_connected:
+            self._terms.check(offset)
         self._bars.add(reason)
         if not self._is_connected:
             return
         if self._round is None:
-            self._reach(offset - 1)
+            self._outlet.reach(offset - 1)
             self._open_round()
         elif self._round.shares:
             # What was read may reach beyond.
@@ -193,23 +185,19 @@ class ShardStream:
 
     # The connection -------------------------------------------------------------------------
 
-    def connect(
-        self, newest: int, lost_above: Callable[[int], int | None], *, is_long: bool = False
-    ) -> None:
+    def connect(self, terms: Terms, *, is_long: bool = False) -> None:
         """
         Begin on a new connection: subscribe to everything, and fill what was missed.
 
         Args:
-            newest: the shard's newest offset.
-            lost_above: by an offset, the highest one before the failover after it that the shard
-                still has; None if there was no failover.
+            terms: what the shard says of its terms.
             is_long: it has been so long that the shard may have forgotten rooms since.
         """
         assert not self._is_connected
         self._is_connected = True
-        self._next_term = _end_of_term(newest)
+        self._terms = terms
         # Before anything newer goes out.
-        self._rewind(lost_above)
+        self._rewind(terms)
         round_ = self._open_round(is_long=is_long)
         requests = self._subscribe(list(self._rooms.held.values()), round_)
         round_.asked = _count_tails(requests)
@@ -225,19 +213,14 @@ class ShardStream:
         self._rooms.disconnect()
         self._requests.clear()
 
-    def _rewind(self, lost_above: Callable[[int], int | None]) -> None:
+    def _rewind(self, terms: Terms) -> None:
         rooms = []
         for held in self._rooms.held.values():
-            kept = lost_above(held.last)
+            kept = terms.lost_above(held.last)
             if kept is not None and held.last > kept:
                 rooms.append(held)
                 held.last = held.heard = kept
-        self._tell_rewound(rooms)
-
-    def _tell_rewound(self, rooms: list[Held]) -> None:
-        if rooms:
-            self.statistics.rewound_rooms += len(rooms)
-            self._sink.lose(self._shard, [held.room for held in rooms], can_resume=False)
+        self._outlet.tell_rewound(rooms)
 
     # What comes -----------------------------------------------------------------------------
 
@@ -261,35 +244,27 @@ class ShardStream:
             self.statistics.unreadable += unreadable
         if type(message) is Publication:
             if message.entries:
-                self._check_term(message.entries[-1].offset)
+                self._terms.check(message.entries[-1].offset)
             if self._round is None and self._take(held, message):
                 return
             if message.entries:
                 self._wait(message.entries[-1].offset, held, message, len(data))
         elif type(message) is CastMessage:
             if self._round is None:
-                self._cast(held, message)
+                self._outlet.cast(held, message)
             else:
                 self._wait(0, held, message, len(data))
-
-    def _check_term(self, offset: int) -> None:
-        # What a server publishes that follows the next primary has missed what that one stored
-        # before. A bucket from a shard of a higher term looks the same, once.
-        if self._is_connected and offset >= self._next_term:
-            raise AnotherTerm(f"{offset} is of another term")
 
     def on_canary(self, seq: int) -> None:
         """Know that the stream has reached the offset *seq*."""
         if self._round is None:
-            self._reach(seq)
+            self._outlet.reach(seq)
         else:
             self._wait(seq, None, None, 64)
 
     def end_burst(self) -> None:
         """All that was read at once was taken: let the sink send it."""
-        if self._has_delivered:
-            self._has_delivered = False
-            self._sink.flush()
+        self._outlet.end_burst()
 
     def _take(self, held: Held, publication: Publication) -> bool:
         """Deliver *publication*; False: something before it is missing, and a round began."""
@@ -308,27 +283,8 @@ class ShardStream:
                     return True
                 entries = fresh
         held.heard = entries[-1].offset
-        self._deliver(held, entries)
+        self._outlet.deliver(held, entries)
         return True
-
-    def _deliver(self, held: Held, entries: Sequence[Entry]) -> None:
-        self.statistics.entries += len(entries)
-        held.last = offset = entries[-1].offset
-        if offset > self._position:
-            self._position = offset
-        self._has_delivered = True
-        self._sink.deliver(self._shard, held.room, entries)
-
-    def _cast(self, held: Held, message: CastMessage) -> None:
-        self._has_delivered = True
-        self._sink.cast(
-            Cast(held.room, message.event, message.body, message.except_user, message.is_volatile)
-        )
-
-    def _reach(self, offset: int) -> None:
-        if offset > self._position:
-            self._position = offset
-            self._sink.reach(self._shard, offset)
 
     def _wait(
         self, offset: int, held: Held | None, message: Publication | CastMessage | None, size: int
@@ -345,7 +301,7 @@ class ShardStream:
     def _open_round(self, *, is_long: bool = False) -> Round:
         self._abandon()
         self.statistics.rounds += 1
-        round_ = self._round = Round(self._position, is_long=is_long)
+        round_ = self._round = Round(self._outlet.position, is_long=is_long)
         return round_
 
     def _begin_round(self) -> None:
@@ -379,8 +335,8 @@ class ShardStream:
             tails: 0 for a room that has none, -1 for one whose bucket is not there.
         """
         round_ = self._round
-        self._next_term = max(self._next_term, _end_of_term(seq))
-        if seq < self._position:
+        self._terms.know(seq)
+        if seq < self._outlet.position:
             self._go_back(seq)
         behind, gone = [], []
         for held, tail in zip(request.rooms, tails, strict=True):
@@ -400,7 +356,7 @@ class ShardStream:
             if not held.is_ready:
                 held.is_ready = True
                 held.on_ready()
-        self._tell_lost(gone)
+        self._outlet.tell_lost(gone)
         if round_ is None:
             if behind:
                 self.statistics.gaps += len(behind)
@@ -421,8 +377,8 @@ class ShardStream:
         for held in self._rooms.held.values():
             held.last = min(held.last, seq)
             held.heard = None if held.heard is None else min(held.heard, seq)
-        self._tell_rewound(rooms)
-        self._position = seq
+        self._outlet.tell_rewound(rooms)
+        self._outlet.position = seq
 
     def _begin_reads_if_due(self, round_: Round) -> None:
         if round_ is not self._round or round_.asked or self._bars:
@@ -456,16 +412,13 @@ class ShardStream:
         for held in lost:
             share.rooms.remove(held)
             held.hear(round_.seq)
-        self._tell_lost([held for held in lost if self._rooms.held.get(held.channel) is held])
+        self._outlet.tell_lost(
+            [held for held in lost if self._rooms.held.get(held.channel) is held]
+        )
         share.is_asked = False
         if not share.rooms:
             round_.complete(share)
         self._advance(round_)
-
-    def _tell_lost(self, lost: Sequence[Held]) -> None:
-        if lost:
-            self.statistics.lost_rooms += len(lost)
-            self._sink.lose(self._shard, [held.room for held in lost], can_resume=True)
 
     def _advance(self, round_: Round) -> None:
         """Deliver what nothing can come before any more; ask for more, or end the round."""
@@ -475,11 +428,11 @@ class ShardStream:
                 if self._round is not round_:
                     return
             elif self._rooms.held.get(one[0].channel) is one[0]:
-                self._deliver(*one)
+                self._outlet.deliver(*one)
         shares = round_.open_shares
         if shares:
             horizon = min(share.reached for share in shares)
-            self._reach(horizon)
+            self._outlet.reach(horizon)
             for share in shares:
                 if not share.is_asked and share.reached == horizon:
                     share.is_asked = True
@@ -495,10 +448,10 @@ class ShardStream:
     def _take_waiting(self, waiting: Waiting) -> None:
         held, message = waiting.held, waiting.message
         if held is None:
-            self._reach(waiting.reached)
+            self._outlet.reach(waiting.reached)
         elif self._rooms.held.get(held.channel) is not held:
             return
         elif isinstance(message, Publication):
             self._take(held, message)
         elif message is not None:
-            self._cast(held, message)
+            self._outlet.cast(held, message)
