@@ -30,6 +30,8 @@ class Client:
         """By room, since the client was last told that it may lack something: ids,"""
         self.offsets: dict[str, list[int]] = {}
         """and offsets."""
+        self.left: list[tuple[str, str]] = []
+        """Users who were said to have left, with the room."""
         self.resumed = 0
         self.anew = 0
         self._acks = 0
@@ -102,6 +104,8 @@ class Client:
             body = arguments[0]
             self.heard[body["roomId"]].append(body["id"])
             self.offsets[body["roomId"]].append(body["offset"])
+        elif name == "user-left":
+            self.left.append((arguments[0]["userId"], arguments[0]["roomId"]))
         if isinstance(arguments[-1], str):
             self.cursor = arguments[-1]
 

@@ -19,6 +19,7 @@ from remote.cluster import Cluster, running_cluster
 from remote.stock import Client
 from remote.witness import Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.edge import Edge
+from roomful.shard.base import RoomId
 from support.deadline import until, within
 from support.proxy import Proxy
 
@@ -125,6 +126,9 @@ async def check(scene: Scene, rooms: list[str], *, is_broken: bool) -> None:
             assert heard == logs[room][len(logs[room]) - len(heard) :], (client.user, room)
             if not client.anew:
                 assert heard == logs[room]
+    for room in rooms:
+        assert (await sender.shards.members(RoomId(room))).count == len(scene.clients)
+    assert [client.left for client in scene.clients] == [[]] * len(scene.clients)
     if not is_broken:
         assert sum(client.anew for client in scene.clients) == 0
     assert sum(client.resumed for client in scene.clients) > 0
