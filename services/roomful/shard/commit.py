@@ -9,7 +9,7 @@ same messages go out again, with the same ids, before anything that came after t
 - the connection was lost, the shard did not answer, or WAIT counted too few replicas: nobody
   knows which messages are safe, and the shard knows by their ids which it has stored;
 - the shard refused the whole batch (another term, loading, not a primary): nothing was stored;
-- the bucket is elsewhere, frozen, or of another version: routing.py takes the bucket's messages
+- the bucket is elsewhere, frozen, or of another version: routes.py takes the bucket's messages
   back, with those that wait here, and brings them where they belong.
 
 So per bucket at most one batch is under way, from whatever shard, and nothing can overtake

@@ -8,7 +8,7 @@ ever above an entry of the bucket that was not delivered. If the other shard can
 end in a bounded time, or was left while it was not heard, the members are closed: what they resume
 from tells what they lack.
 
-Where publishes go is another matter (routing.py): a refusal may tell it before the stream does.
+Where publishes go is another matter (routes.py): a refusal may tell it before the stream does.
 """
 
 from __future__ import annotations
