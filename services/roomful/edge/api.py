@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -32,10 +33,10 @@ from roomful.edge.envelopes import (
 )
 from roomful.edge.openapi import Operation, Parameter, build_document
 from roomful.edge.report import cluster_stats, health, samples
-from roomful.edge.router import HISTORY_LIMIT
+from roomful.edge.router import HISTORY_LIMIT, PublishCall
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import MessageId, UserName, is_clean
-from roomful.shard.base import Cast, RoomId, Stored, UserId, user_room
+from roomful.shard.base import Cast, Envelope, RoomId, Settle, Stored, UserId, user_room
 from roomful.telemetry.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
@@ -264,11 +265,8 @@ class Api:
             envelope = build_message(room, sender, body.data, body.id)
         else:
             envelope = build_event(room, sender, body.event, body.data, body.id)
-        done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
-        self._edge.shards.publish(
-            envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
-        )
-        return self._accepted(envelope.id, await done)
+        publish = self._edge.shards.publish
+        return await self._publish(request, publish, envelope, is_named=body.id is not None)
 
     async def post_message(self, request: Request) -> Response:
         """Store a direct message and send it to the user."""
@@ -276,16 +274,22 @@ class Api:
         body: UserMessage = await self._body(request, UserMessage)
         check_content(body.content)
         envelope = build_direct(user_room(user), _sender(body.sender), user, body.content, body.id)
-        done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
-        self._edge.router.send_direct(
-            envelope, lambda outcome: _settle(done, outcome), is_named=body.id is not None
-        )
-        return self._accepted(envelope.id, await done)
+        publish = self._edge.router.send_direct
+        return await self._publish(request, publish, envelope, is_named=body.id is not None)
 
-    def _accepted(self, message_id: str, outcome: Stored | Refused) -> Response:
+    async def _publish(
+        self, request: Request, publish: PublishCall, envelope: Envelope, *, is_named: bool
+    ) -> Response:
+        done: asyncio.Future[Stored | Refused] = asyncio.get_running_loop().create_future()
+        settle: Settle = partial(_settle, done)
+        if (tracing := self._edge.tracing) is not None:
+            traceparent = request.headers.get("traceparent")
+            envelope, settle = tracing.consider(traceparent, envelope, settle)
+        publish(envelope, settle, is_named=is_named)
+        outcome = await done
         if isinstance(outcome, Refused):
             raise outcome
-        return _json(Accepted(True, message_id, outcome.offset, outcome.timestamp), 201)
+        return _json(Accepted(True, envelope.id, outcome.offset, outcome.timestamp), 201)
 
     async def post_update(self, request: Request) -> Response:
         """Send `user-update` to every connection of the user; it is not stored."""

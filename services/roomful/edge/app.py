@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
@@ -45,6 +45,9 @@ from roomful.protocol.engineio import Handshake, Pace
 from roomful.shard.memory import MemoryShard
 from roomful.shard.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from roomful.edge.tracing import Tracing
+
 __all__ = ["EdgeServer", "build_app", "build_edge"]
 
 logger = logging.getLogger("roomful.edge")
@@ -58,12 +61,12 @@ def build_edge(settings: Settings) -> Edge:
     Make the edge of *settings* with its endpoints; nothing runs yet.
 
     Raises:
-        ValueError: a file that *settings* name cannot be read.
+        ValueError: a file that *settings* name cannot be read, or a package that they need.
     """
     address = advertised_address(settings.advertise, Address(settings.host, settings.port))
     about = About(new_edge_name(), str(address))
     shards = build_shards(settings, msgspec.json.encode(about).decode())
-    edge = Edge(settings, shards=shards, name=about.name)
+    edge = Edge(settings, shards=shards, name=about.name, tracing=_tracing(settings, about.name))
     if settings.archive.url and shards is not None:
         edge.archive = _postgres(settings.archive)
     if shards is not None:
@@ -81,10 +84,25 @@ def build_edge(settings: Settings) -> Edge:
     def begin(engine: EngineConnection, handshake: Handshake) -> Application:
         wants_cursor = settings.recovery and not handshake.is_strict_arity
         wire = Wire.CURSOR if wants_cursor else Wire.PLAIN
-        return SocketIoConnection(edge, engine, wire, "")
+        connection = SocketIoConnection(edge, engine, wire, "")
+        connection.follow(handshake.traceparent)
+        return connection
 
     edge.endpoints[SOCKETIO_PATH] = Endpoint(edge, SOCKETIO_PATH, pace, begin)
     return edge
+
+
+def _tracing(settings: Settings, name: str) -> Tracing | None:
+    if not settings.tracing.endpoint:
+        return None
+    try:
+        from roomful.edge.tracing import Tracing
+    except ImportError as exc:
+        raise ValueError(
+            "tracing.endpoint needs OpenTelemetry, which is not installed: "
+            "pip install 'roomful[tracing]'"
+        ) from exc
+    return Tracing(settings.tracing, name)
 
 
 def _postgres(settings: ArchiveSettings) -> Archive:

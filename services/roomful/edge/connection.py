@@ -146,6 +146,7 @@ class Connection(ABC):
         "record",
         "status",
         "tells_expiry",
+        "traceparent",
         "transport",
         "wire",
     )
@@ -166,6 +167,8 @@ class Connection(ABC):
         self.is_closed = False
         self.can_resume = True
         self.tells_expiry = False
+        self.traceparent: str | None = None
+        """The trace that its messages are part of, when they do not say."""
         self._runner: asyncio.Task[None] | None = None
         self._backlog: deque[Callable[[], Answer | None]] | None = None
         self._is_paused = False
@@ -209,6 +212,12 @@ class Connection(ABC):
     def interrupt(self, *, can_resume: bool) -> None:
         """Close, because what was sent to it is not what its rooms' shard has."""
         self.close(CloseCode.GAP, "messages were missed", can_resume=can_resume)
+
+    def follow(self, traceparent: object) -> None:
+        """Take what the client says of its trace, if there is something to be traced."""
+        tracing = self.edge.tracing
+        if tracing is not None and traceparent is not None:
+            self.traceparent = tracing.accept(traceparent) or self.traceparent
 
     # Answers --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from roomful.archive.base import Archive
 from roomful.cluster.cursor import ShardName
@@ -39,6 +39,9 @@ from roomful.shard.base import SessionRecord, Shards, user_room
 from roomful.shard.control import ControlChannel
 from roomful.shard.memory import MemoryShard
 from roomful.shard.routing import RedisShards
+
+if TYPE_CHECKING:
+    from roomful.edge.tracing import Tracing
 
 __all__ = ["Edge", "EdgeStatistics"]
 
@@ -94,6 +97,7 @@ class Edge:
         authenticator: Authenticator | None = None,
         shards: Shards | None = None,
         name: str | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """
         Make an edge that is not started.
@@ -101,6 +105,7 @@ class Edge:
         Args:
             shards: where its rooms are; None: embedded, in this process.
             name: what other edges call it; None: a new one.
+            tracing: what it traces; None: nothing.
         """
         self.settings = settings
         self.statistics = EdgeStatistics()
@@ -130,7 +135,8 @@ class Edge:
         self.outboxes: Outboxes | None = None
         if settings.archive.url and isinstance(self.shards, RedisShards):
             self.outboxes = Outboxes(self.shards, settings.archive)
-        self.fanout = Fanout(self.shards)
+        self.tracing = tracing
+        self.fanout = Fanout(self.shards, tracing)
         self.shards.attach(self.fanout)
         self.router = Router(self)
         self.handlers = self.router.handlers
@@ -179,6 +185,8 @@ class Edge:
         await self.shards.aclose()
         await self.access.aclose()
         await self.authenticator.aclose()
+        if self.tracing is not None:
+            await self.tracing.aclose()
 
     def time(self) -> float:
         """Give the loop's time, in seconds."""

@@ -14,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from roomful.cluster.cursor import CursorVector, ShardName
 from roomful.edge.encoding import Wire, encode_cast, encode_entry
 from roomful.protocol.frames import frame, frames
 from roomful.shard.base import Cast, Entry, RoomId, UserId
+
+if TYPE_CHECKING:
+    from roomful.edge.tracing import Tracing
 
 __all__ = [
     "Carrier",
@@ -202,8 +205,9 @@ class Fanout:
 
     # Mutable state: the rooms by name, how far each shard has been heard, and the sockets that
     # this batch has something for.
-    def __init__(self, shards: Holder) -> None:
+    def __init__(self, shards: Holder, tracing: Tracing | None = None) -> None:
         self._shards = shards
+        self._tracing = tracing
         self.rooms: dict[RoomId, Room] = {}
         self.vector = CursorVector()
         self._touched: list[Outbox] = []
@@ -289,6 +293,11 @@ class Fanout:
         cursors = [advance(shard, entry.offset) for entry in entries]
         statistics = self.statistics
         statistics.entries += len(entries)
+        if self._tracing is not None:
+            for entry in entries:
+                if entry.envelope.trace is not None:
+                    self._tracing.deliver(shard, held, entries)
+                    break
         if held.waiting is not None:
             for waiting in held.waiting.values():
                 waiting.add(shard, entries)
@@ -324,6 +333,8 @@ class Fanout:
         touched, self._touched = self._touched, []
         for outbox in touched:
             outbox.flush()
+        if self._tracing is not None and self._tracing.delivering:
+            self._tracing.end_deliveries()
 
     def reach(self, shard: ShardName, offset: int) -> None:
         """Give out cursors from *offset* on."""

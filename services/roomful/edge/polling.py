@@ -84,7 +84,8 @@ class Polling:
     async def _dispatch(self, request: Request) -> Response:
         if request.method == "OPTIONS":
             return _preflight(request)
-        handshake = parse_handshake(parse_query(request.url.query))
+        query = parse_query(request.url.query)
+        handshake = parse_handshake(query, request.headers.get("traceparent"))
         if handshake.transport != "polling":
             # A websocket handshake that came without an upgrade.
             raise BadHandshake(HandshakeFault.BAD_REQUEST)

@@ -102,6 +102,7 @@ def samples(edge: Edge) -> Sequence[Sample]:
         Sample("publishes_refused", "Publishes refused: too much waits.", shard.refused),
         *_shard_samples(edge.shards),
         *(() if edge.outboxes is None else edge.outboxes.samples()),
+        *(() if edge.tracing is None else edge.tracing.samples()),
         Sample("resumes", "Sessions resumed.", own.resumed),
         Sample("resumes_failed", "Resumes that began anew.", own.not_resumed),
         Sample("slow_clients", "Connections closed as too slow.", own.slow_clients),

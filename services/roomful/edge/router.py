@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -46,7 +46,7 @@ from roomful.shard.base import Cast, Envelope, Members, RoomId, Settle, Stored, 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["HISTORY_LIMIT", "Router"]
+__all__ = ["HISTORY_LIMIT", "PublishCall", "Router"]
 
 HISTORY_LIMIT = 100
 
@@ -54,6 +54,16 @@ Attachments = Sequence[bytes]
 Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 
 _json = msgspec.json.Encoder().encode
+
+_SAMPLED = frozenset("13579bdf")
+"""The last digit of a traceparent's flags, when it is sampled (W3C Trace Context section 3.2)."""
+
+
+class PublishCall(Protocol):
+    """Stores an envelope in its room, or in those of two users."""
+
+    def __call__(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
+        """Store it; *settle* hears when it is safe."""
 
 
 class _StoredBody(msgspec.Struct, gc=False):
@@ -84,6 +94,7 @@ class Router:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._tracing = edge.tracing
         self.handlers: dict[type, Handler] = _Handlers(
             {
                 Message: self._message,
@@ -126,7 +137,7 @@ class Router:
         content = op.content
         check_content(content, attachments)
         envelope = build_message(room, connection.user, content, op.id, attachments)
-        self._store(connection, envelope, token, "message", is_named=op.id is not None)
+        self._store(connection, envelope, token, op, self._edge.shards.publish)
 
     def _publish(
         self, connection: Connection, op: Publish, token: bytes | None, attachments: Attachments
@@ -137,7 +148,7 @@ class Router:
 
         def send() -> None:
             envelope = build_event(room, connection.user, op.event, op.data, op.id, attachments)
-            self._store(connection, envelope, token, "publish", is_named=op.id is not None)
+            self._store(connection, envelope, token, op, self._edge.shards.publish)
 
         return self._when_allowed(connection, room, send)
 
@@ -169,12 +180,20 @@ class Router:
         connection: Connection,
         envelope: Envelope,
         token: bytes | None,
-        operation: str,
-        *,
-        is_named: bool,
+        op: Message | Publish | Direct,
+        publish: PublishCall,
     ) -> None:
-        settle = self._settle(connection, envelope.id, token, operation)
-        self._edge.shards.publish(envelope, settle, is_named=is_named)
+        settle = self._settle(connection, envelope.id, token, op.wire_name)
+        if (tracing := self._tracing) is not None:
+            # What is not traced is known by a few attributes: no call, nothing made.
+            traceparent = op.traceparent or connection.traceparent
+            if traceparent is None:
+                tracing.until -= 1
+                if not tracing.until:
+                    envelope, settle = tracing.sample(envelope, settle)
+            elif traceparent[54:55] in _SAMPLED:
+                envelope, settle = tracing.follow(traceparent, envelope, settle)
+        publish(envelope, settle, is_named=op.id is not None)
 
     def _settle(
         self, connection: Connection, message_id: str, token: bytes | None, operation: str
@@ -200,8 +219,7 @@ class Router:
         check_content(op.content, attachments)
         to = UserId(op.user_id)
         envelope = build_direct(user_room(to), connection.user, to, op.content, op.id, attachments)
-        settle = self._settle(connection, envelope.id, token, "direct-message")
-        self.send_direct(envelope, settle, is_named=op.id is not None)
+        self._store(connection, envelope, token, op, self.send_direct)
 
     def send_direct(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """

@@ -47,6 +47,7 @@ class _Auth(msgspec.Struct):
     pid: Any = None
     offset: Any = None
     recovery: Any = None
+    traceparent: Any = None
 
 
 def _parse_auth(body: bytes) -> _Auth:
@@ -177,6 +178,7 @@ class SocketIoConnection(Connection):
             logger.info("sign-in refused", extra={"code": refused.code, "why": refused.sentence})
             self._refuse_connect(refused)
             return
+        self.follow(auth.traceparent)
         if isinstance(auth.recovery, bool):
             self.wire = Wire.CURSOR if auth.recovery else Wire.PLAIN
         try:

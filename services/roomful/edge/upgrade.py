@@ -117,8 +117,9 @@ class Upgrade:
         query = parse_query(url.query)
         edge.origins.check(request.headers.get("Origin"), request.headers.get("Host"))
         endpoint = self._endpoint(url.path)
+        traceparent = request.headers.get("traceparent")
         if endpoint is not None:
-            handshake = parse_handshake(query)
+            handshake = parse_handshake(query, traceparent)
             if handshake.transport != "websocket":
                 raise BadHandshake(HandshakeFault.BAD_REQUEST)
             if handshake.sid is not None:
@@ -128,11 +129,14 @@ class Upgrade:
             return lambda socket: endpoint.open_socket(socket, handshake), None
         if url.path.rstrip("/") == JSON_PATH and edge.serves_json:
             edge.take_handshake()
-            return self._json(request, query)
+            return self._json(request, query, query.get("traceparent", traceparent))
         raise Refused(RefusalCode.NOT_FOUND, "there is no WebSocket at this path")
 
     def _json(
-        self, request: picows.WSUpgradeRequest, query: Mapping[str, str]
+        self,
+        request: picows.WSUpgradeRequest,
+        query: Mapping[str, str],
+        traceparent: str | None,
     ) -> tuple[Open, str | None]:
         edge = self._edge
         token: str | None = None
@@ -148,4 +152,10 @@ class Upgrade:
             token = credentials.strip()
         elif token is None and edge.settings.auth_query_token:
             token = query.get("token")
-        return lambda socket: JsonConnection(edge, socket, "", token), protocol
+
+        def open_owner(socket: Socket) -> Owner:
+            connection = JsonConnection(edge, socket, "", token)
+            connection.follow(traceparent)
+            return connection
+
+        return open_owner, protocol

@@ -118,11 +118,16 @@ class Handshake:
     python-engineio alone writes `transport` before `EIO` in the query; the clients that know
     recovery (engine.io-client) write it after. Source: docs/adr/0003-who-gets-the-cursor.md
     """
+    traceparent: str | None = None
+    """The trace that the client says it is in, unchecked."""
 
 
-def parse_handshake(query: Mapping[str, str]) -> Handshake:
+def parse_handshake(query: Mapping[str, str], traceparent: str | None = None) -> Handshake:
     """
     Check the query of a request.
+
+    Args:
+        traceparent: of the request's header; one in the query is the client's own, and counts.
 
     Raises:
         BadHandshake: another protocol version than 4, or an unknown transport.
@@ -133,7 +138,8 @@ def parse_handshake(query: Mapping[str, str]) -> Handshake:
     if query.get("EIO") != "4":
         raise BadHandshake(HandshakeFault.UNSUPPORTED_PROTOCOL_VERSION)
     first = next(name for name in query if name in ("transport", "EIO"))
-    return Handshake(transport, query.get("sid"), first == "transport")
+    traceparent = query.get("traceparent", traceparent)
+    return Handshake(transport, query.get("sid"), first == "transport", traceparent)
 
 
 def encode_open(sid: str, *, upgrades: bool, pace: Pace) -> bytes:

@@ -73,6 +73,8 @@ class Message(_Fields, frozen=True):
     room_id: Name
     content: Raw
     id: MessageId | None = None
+    traceparent: str | None = None
+    """The trace that it is part of, as W3C Trace Context writes it."""
 
 
 class Direct(_Fields, frozen=True):
@@ -83,6 +85,7 @@ class Direct(_Fields, frozen=True):
     user_id: UserName
     content: Raw
     id: MessageId | None = None
+    traceparent: str | None = None
 
 
 class Publish(_Fields, frozen=True):
@@ -94,6 +97,7 @@ class Publish(_Fields, frozen=True):
     event: Annotated[str, Meta(min_length=1, max_length=128)]
     data: Raw
     id: MessageId | None = None
+    traceparent: str | None = None
 
 
 class Typing(_Fields, frozen=True):

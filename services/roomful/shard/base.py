@@ -85,6 +85,13 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
     the offset); for an app's own event its data, whole.
     """
     attachments: tuple[bytes, ...] = ()
+    trace: bytes | None = None
+    """
+    The span that published it, of a message that is traced: 16 bytes trace id, 8 bytes span id.
+
+    Kept wherever an envelope is kept whole, which PostgreSQL does not: who hears it live goes on
+    with the trace, and nobody later (docs/adr/0025-traces.md).
+    """
 
     @property
     def size(self) -> int:
