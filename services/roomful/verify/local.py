@@ -52,11 +52,16 @@ _PAUSE: Final = re.compile(r" bucket moved .*?pause_ms=([0-9.]+)")
 CUT_OFF_S: Final = 8.0
 """Longer than it takes to give its role to another one."""
 
-CUT_OFF: Final = ("-psync", "-sync", "-replconf", "-info")
+CUT_OFF: Final = ("-psync", "-sync", "-info")
 """
 What replicas and the controller cannot do without, and edges never do: forbidden, and with the
 connections closed that there are, the server answers edges only. That needs no rights over the
 machine's network.
+"""
+MENDED: Final = ("+@all", "-sync")
+"""
+A replica whose PSYNC was refused tries SYNC next. If that were allowed by then, it would follow
+without ever confirming anything.
 """
 
 
@@ -293,7 +298,7 @@ class LocalBreaker:
                         await _order(server, "CLIENT", "KILL", "ID", client["id"])
                 await asyncio.sleep(CUT_OFF_S)
             finally:
-                await _order(server, "ACL", "SETUSER", "default", "+@all")
+                await _order(server, "ACL", "SETUSER", "default", *MENDED)
         return f"primary of {shard} on {victim.port} cut off for {CUT_OFF_S:g} s, not from edges"
 
     async def _primary(self, random: Random) -> tuple[str, LocalProcess]:
