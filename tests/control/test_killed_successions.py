@@ -1,0 +1,122 @@
+"""A controller killed after each of its orders in a failover: the next one goes on from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+import redis
+
+from control.driving import Driven
+from control.servers import Fleet, SealedServer
+from roomful.control.server import Server
+from support.deadline import DEADLINE_S
+
+MakeFleet = Callable[..., Fleet]
+Control = Callable[..., Driven]
+
+
+class Killed(BaseException):
+    """What ends a controller: nothing catches it."""
+
+
+class Mortal:
+    """What kills a controller after its *number*th order, which is carried out."""
+
+    # Mutable state: the orders that are left.
+    def __init__(self, number: int) -> None:
+        self.left = number
+        self._order = Server._order
+
+    async def order(self, server: Server, *words: str | int | bytes) -> Any:
+        """Take the place of a server's orders."""
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+        return await self._order(server, *words)
+
+
+async def lead_until_killed(driven: Driven, term: int) -> bool:
+    """Whether the controller comes to serve *term* before it is killed."""
+    try:
+        await driven.until(lambda status: status.is_serving and driven.record().term == term)
+    except Killed:
+        return False
+    except BaseExceptionGroup as group:
+        if group.subgroup(Killed) is None:
+            raise
+        return False
+    finally:
+        await driven.controller.aclose()
+    return True
+
+
+def cut_off(server: SealedServer) -> None:
+    """Let a primary answer no replicas and no new controllers, and go on for everyone else."""
+    server.command("ACL", "SETUSER", "default", "-psync", "-sync", "-info")
+    server.command("CLIENT", "KILL", "TYPE", "replica")
+
+
+def write(server: SealedServer, key: str, patience_s: float = 0.0) -> bool:
+    """Whether *key* is written and one replica has it, as an edge would acknowledge it."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            server.command("SET", key, "value")
+            if server.command("WAIT", 1, 100) != 0:
+                return True
+        except redis.RedisError:
+            pass  # it is a replica by now, or wants more replicas than it has
+        if time.monotonic() > end:
+            return False
+
+
+@pytest.mark.parametrize("is_back", [True, False], ids=["cut off", "dead"])
+async def test_killed_after_any_order_it_loses_nothing(
+    make_fleet: MakeFleet, control: Control, monkeypatch: pytest.MonkeyPatch, *, is_back: bool
+) -> None:
+    """
+    The old primary is dead, or was only cut off and goes on when the controller is killed.
+
+    Whoever serves afterwards has all that any of them acknowledged, and the rest follow it.
+    """
+    fleet = make_fleet(shards=1, replicas=2)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    acked: list[str] = []
+    for number in count():
+        await driven.until(lambda _: driven.shard().is_whole)  # noqa: B023
+        old = driven.record()
+        primary = fleet.at(old.primary)
+        acked.append(f"before {number}")
+        assert write(primary, acked[-1], DEADLINE_S)
+        await driven.controller.aclose()
+        cut_off(primary) if is_back else primary.kill()
+        with monkeypatch.context() as patched:
+            mortal = Mortal(number)
+
+            async def order(server: Server, *words: str | int | bytes) -> Any:
+                return await mortal.order(server, *words)  # noqa: B023
+
+            patched.setattr(Server, "_order", order)
+            is_over = await lead_until_killed(control(fleet, acks=1), old.term + 1)
+        if is_back:
+            # But SYNC, which a replica tries next: with it, it would never confirm anything.
+            primary.command("ACL", "SETUSER", "default", "+@all", "-sync")
+            servers = [fleet.at(one) for one in old.replicas]
+            listens = any(one.info().get("master_port") == old.primary.port for one in servers)
+            if write(primary, f"after {number}", DEADLINE_S if listens and not is_over else 0.0):
+                acked.append(f"after {number}")
+        driven = control(fleet, acks=1)
+        status = await driven.until(lambda status: status.is_serving)
+        if not is_back:
+            primary.start()
+        assert status.topology is not None
+        now = fleet.at(driven.record().primary)
+        assert [key for key in acked if now.command("GET", key) is None] == []
+        if is_over:
+            break
+    assert number > 8
