@@ -133,6 +133,30 @@ def test_shares_are_within_one_of_even(change: tuple[list[ShardName], Map]) -> N
 
 
 @settings(deadline=None)
+@given(changes(), st.data())
+def test_a_pinned_bucket_is_where_it_was_put(
+    change: tuple[list[ShardName], Map], data: st.DataObject
+) -> None:
+    """Shares stay even, after any of the moves too; a shard full of pins has no other bucket."""
+    shards, current = change
+    buckets = st.integers(0, max(0, len(current) - 1))
+    pins = data.draw(st.dictionaries(buckets, st.sampled_from(shards), max_size=6))
+    pins = {bucket: name for bucket, name in pins.items() if bucket < len(current)}
+    wanted = place(shards, current, pins)
+
+    assert is_even(shards, wanted)
+    for bucket, name in pins.items():
+        others = [one for one, owner in enumerate(wanted) if owner == name and one not in pins]
+        assert wanted[bucket] == name or not others
+    done = data.draw(st.sets(buckets)) if current else set()
+    partly = [
+        new if one in done else old
+        for one, (old, new) in enumerate(zip(current, wanted, strict=True))
+    ]
+    assert place(shards, partly, pins) == wanted
+
+
+@settings(deadline=None)
 @given(changes())
 def test_a_plan_has_the_fewest_moves(change: tuple[list[ShardName], Map]) -> None:
     """A shard can keep its even share, and one more if there is one more for it: all do."""

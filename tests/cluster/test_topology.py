@@ -20,6 +20,7 @@ from roomful.cluster.topology import (
     MAX_TERM,
     Address,
     BadTopology,
+    Intents,
     ShardRecord,
     Topology,
     decode_topology,
@@ -170,6 +171,33 @@ def test_a_drained_shard_may_stay() -> None:
     topology = msgspec.structs.replace(two_shards(), buckets=(B,) * BUCKETS)
 
     assert topology.buckets_of(A) == ()
+
+
+@pytest.mark.parametrize(
+    ("intents", "fault"),
+    [
+        (Intents(joining={B: (Address("::1", 7009),)}), "shard b joins and is there"),
+        (Intents(joining={ShardName("c"): ()}), "'c' cannot join"),
+        (Intents(joining={ShardName("C"): (Address("::1", 7009),)}), "'C' cannot join"),
+        (Intents(draining=(ShardName("c"),)), "'c' is no shard and is drained"),
+        (Intents(draining=(A, B)), "every shard is drained"),
+        (Intents(retired=(A,)), "shard a has left, and its name is used again"),
+        (Intents(pins=((1024, A),)), "bucket 1024 cannot be kept on 'a'"),
+        (Intents(pins=((7, ShardName("c")),)), "bucket 7 cannot be kept on 'c'"),
+        (Intents(draining=(A,), pins=((7, A),)), "bucket 7 cannot be kept on 'a'"),
+    ],
+)
+def test_what_nobody_can_want_is_refused(intents: Intents, fault: str) -> None:
+    """A topology says what shall be, and that has to be possible."""
+    with pytest.raises(BadTopology, match=fault):
+        msgspec.structs.replace(two_shards(), intents=intents)
+
+
+def test_shards_that_are_drained_shall_own_nothing() -> None:
+    """The others are the owners that are wanted."""
+    assert two_shards().owners == (A, B)
+    drained = msgspec.structs.replace(two_shards(), intents=Intents(draining=(A,)))
+    assert drained.owners == (B,)
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
