@@ -16,7 +16,14 @@ from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import DEV_SECRET, BadSettings
 from roomful.verify.incidents import Breaker, FaultKind, Nothing
 from roomful.verify.load import LoadFailed, LoadPlan
-from roomful.verify.local import MEND_S, LocalBreaker, LocalShape, NoCluster, local_cluster
+from roomful.verify.local import (
+    MEND_S,
+    RESHARD_S,
+    LocalBreaker,
+    LocalShape,
+    NoCluster,
+    local_cluster,
+)
 from roomful.verify.logs import LogsUnread
 from roomful.verify.report import Report, encode_report
 from roomful.verify.run import Run, verify
@@ -124,7 +131,8 @@ def _verify_local(options: argparse.Namespace, run: Run) -> Report:
     shape = LocalShape(options.edges, options.shards, options.replicas)
     _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
     # What is sent until the last fault is mended, twice over: rooms are not drawn evenly.
-    entries = int(2 * run.plan.rate * (run.duration_s + MEND_S) / run.plan.rooms) + 1000
+    longest_s = run.duration_s + MEND_S + RESHARD_S
+    entries = int(2 * run.plan.rate * longest_s / run.plan.rooms) + 1000
     _say(f"starting {shape.edges} edges and {shape.shards} shards with {shape.replicas} replicas")
     with local_cluster(shape, entries) as cluster:
         return _run(options, replace(run, urls=cluster.urls), LocalBreaker(cluster, shape))

@@ -36,7 +36,15 @@ from roomful.protocol.errors import RoomfulError
 from roomful.verify.incidents import Fault, FaultKind, Incident
 from roomful.verify.processes import LocalProcess, processes_of
 
-__all__ = ["LocalBreaker", "LocalCluster", "LocalShape", "MEND_S", "NoCluster", "local_cluster"]
+__all__ = [
+    "LocalBreaker",
+    "LocalCluster",
+    "LocalShape",
+    "MEND_S",
+    "NoCluster",
+    "RESHARD_S",
+    "local_cluster",
+]
 
 START_S: Final = 120.0
 STOP_S: Final = 60.0
