@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from remote.cluster import Cluster, address_of
+from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import Address, ShardRecord, Topology
 from roomful.protocol.errors import Refused
 from roomful.shard.base import RoomId, Stored
@@ -120,10 +121,10 @@ def change(topology: Topology, **fields: object) -> Topology:
 
 
 def rooms_of(shards: RedisShards, shard: str, count: int) -> list[str]:
-    """Give names of *count* rooms on *shard*, never used before."""
-    names: list[str] = []
+    """Give names of *count* rooms on *shard*, never used before, each in a bucket of its own."""
+    names: dict[int, str] = {}
     while len(names) < count:
         name = f"room{random.randrange(1 << 48):x}"  # noqa: S311
         if shards.shard_of(name).name == shard:
-            names.append(name)
-    return names
+            names.setdefault(bucket_of(name), name)
+    return list(names.values())
