@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,23 @@ _LIMIT_S = 300
 
 
 def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
-    """Edges and primaries die, clients are cut, a shard is added: nothing lost or reordered."""
-    faults = (
-        *(FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL),
-        FaultKind.RESHARD,
-    )
+    """An edge and a primary are killed and clients cut: nothing lost, doubled or reordered."""
+    check(tmp_path, FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL)
+
+
+def test_shards_come_and_go_under_load(tmp_path: Path) -> None:
+    """One is added, and one is drained: nothing lost, and it is told how long buckets paused."""
+    report = check(tmp_path, FaultKind.RESHARD)
+
+    assert report["faults"]["reshard"]["bucketPauseMs"]["count"] >= 341
+
+
+def check(tmp_path: Path, *faults: FaultKind) -> dict[str, Any]:
+    """Break a cluster in these ways; gives the report of a promise that was kept."""
     done = subprocess.run(
         [
             *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
-            *("--duration", "24", "--fault-every", "4", "--rate", "150", "--seed", "5"),
+            *("--duration", "20", "--fault-every", "4", "--rate", "150", "--seed", "5"),
             *("--clients", "24", "--rooms", "12", "--faults", ",".join(faults)),
         ],
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
@@ -38,7 +47,7 @@ def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout, done.stderr
-    report = json.loads(done.stdout)
+    report: dict[str, Any] = json.loads(done.stdout)
 
     assert done.returncode == 0, report
     assert (report["lost"], report["duplicated"], report["reordered"]) == (0, 0, 0)
@@ -46,6 +55,7 @@ def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
     assert {kind for kind, figures in report["faults"].items() if not figures["failed"]} == {
         *faults
     }
+    return report
 
 
 def test_a_fault_that_the_cluster_cannot_survive_is_refused(tmp_path: Path) -> None:
