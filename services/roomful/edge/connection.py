@@ -141,6 +141,8 @@ class Connection(ABC):
         "edge",
         "identity",
         "is_closed",
+        "is_due",
+        "is_traced",
         "may_send",
         "rate",
         "record",
@@ -169,6 +171,10 @@ class Connection(ABC):
         self.tells_expiry = False
         self.traceparent: str | None = None
         """The trace that its messages are part of, when they do not say."""
+        self.is_traced = False
+        """Whether its next message is traced; all are while its traceparent is sampled."""
+        self.is_due = False
+        """Whether the first operation behind its credit is a traced one."""
         self._runner: asyncio.Task[None] | None = None
         self._backlog: deque[Callable[[], Answer | None]] | None = None
         self._is_paused = False
@@ -218,6 +224,7 @@ class Connection(ABC):
         tracing = self.edge.tracing
         if tracing is not None and traceparent is not None:
             self.traceparent = tracing.accept(traceparent) or self.traceparent
+            self.is_traced = self.traceparent is not None
 
     # Answers --------------------------------------------------------------------------------
 

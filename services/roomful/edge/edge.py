@@ -250,11 +250,22 @@ class Edge:
         rate = connection.rate
         if rate is None:
             rate = connection.rate = self.rates.open(connection.user, now)
-        if not rate.take(now, CREDIT):
-            connection.credit = CREDIT - 1
-        elif wait_s := rate.take(now):
-            sentence = f"too many messages, wait {wait_s:.3f} s"
-            raise Refused(RefusalCode.RATE_LIMITED, sentence)
+            connection.is_due = self.tracing is not None and self.tracing.gap() == 1
+        if connection.is_due:
+            connection.is_traced = True
+        ahead = CREDIT
+        # Up to the next one that is traced, so that those before it need no look at the sampler.
+        # Where the gap is longer it is drawn anew: geometric gaps have no memory.
+        gap = None if self.tracing is None else self.tracing.gap()
+        if gap is not None and gap < CREDIT:
+            ahead = gap
+        if rate.take(now, ahead):
+            ahead = 1
+            if wait_s := rate.take(now):
+                sentence = f"too many messages, wait {wait_s:.3f} s"
+                raise Refused(RefusalCode.RATE_LIMITED, sentence)
+        connection.credit = ahead - 1
+        connection.is_due = gap == ahead
 
     # Sessions -------------------------------------------------------------------------------
 

@@ -293,10 +293,11 @@ class Fanout:
         cursors = [advance(shard, entry.offset) for entry in entries]
         statistics = self.statistics
         statistics.entries += len(entries)
+        spans: Outbox | None = None
         if self._tracing is not None:
             for entry in entries:
                 if entry.envelope.trace is not None:
-                    self._tracing.deliver(shard, held, entries)
+                    spans = self._tracing.deliver(shard, held, entries)
                     break
         if held.waiting is not None:
             for waiting in held.waiting.values():
@@ -327,14 +328,15 @@ class Fanout:
                 # A copy: what is too much closes a slow member, which leaves the group.
                 for listener in tuple(group):
                     listener.queue(packets)
+        if spans is not None:
+            # They end when all before them is written.
+            self._touched.append(spans)
 
     def flush(self) -> None:
         """The batch is over: write to each socket what it has for it."""
         touched, self._touched = self._touched, []
         for outbox in touched:
             outbox.flush()
-        if self._tracing is not None and self._tracing.delivering:
-            self._tracing.end_deliveries()
 
     def reach(self, shard: ShardName, offset: int) -> None:
         """Give out cursors from *offset* on."""

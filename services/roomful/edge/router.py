@@ -94,7 +94,6 @@ class Router:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._tracing = edge.tracing
         self.handlers: dict[type, Handler] = _Handlers(
             {
                 Message: self._message,
@@ -184,16 +183,23 @@ class Router:
         publish: PublishCall,
     ) -> None:
         settle = self._settle(connection, envelope.id, token, op.wire_name)
-        if (tracing := self._tracing) is not None:
-            # What is not traced is known by a few attributes: no call, nothing made.
-            traceparent = op.traceparent or connection.traceparent
-            if traceparent is None:
-                tracing.until -= 1
-                if not tracing.until:
-                    envelope, settle = tracing.sample(envelope, settle)
-            elif traceparent[54:55] in _SAMPLED:
-                envelope, settle = tracing.follow(traceparent, envelope, settle)
+        if op.traceparent is not None or connection.is_traced:
+            envelope, settle = self._trace(connection, envelope, settle, op.traceparent)
         publish(envelope, settle, is_named=op.id is not None)
+
+    def _trace(
+        self, connection: Connection, envelope: Envelope, settle: Settle, traceparent: str | None
+    ) -> tuple[Envelope, Settle]:
+        """Begin the publish span, if it is for somebody: the message's own word goes first."""
+        tracing = self._edge.tracing
+        if tracing is None:
+            return envelope, settle
+        if traceparent is None and (traceparent := connection.traceparent) is None:
+            connection.is_traced = False
+            return tracing.begin(envelope, settle)
+        if traceparent[54:55] in _SAMPLED:
+            return tracing.follow(traceparent, envelope, settle)
+        return envelope, settle
 
     def _settle(
         self, connection: Connection, message_id: str, token: bytes | None, operation: str

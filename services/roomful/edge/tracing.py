@@ -38,45 +38,47 @@ from roomful.telemetry.tracing import Spans
 
 __all__ = ["Tracing"]
 
-STRIDE: Final = 256
-"""Messages between two looks at the sampler, at most: up to there Python keeps its integers."""
+FAR: Final = 1_000_000
+"""A gap that nobody counts to; with the smallest ratios it can be too long for an integer."""
 
 _extract = TraceContextTextMapPropagator().extract
 _NO_PARENT: Final = Context()
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 
 
+class Delivery:
+    """The deliver spans of a batch of one room. Implements Outbox: a flush ends them."""
+
+    __slots__ = ("out", "spans")
+
+    out: bytes | None
+
+    def __init__(self) -> None:
+        self.out = None
+        self.spans: list[Span] = []
+
+    def flush(self) -> None:
+        """What was touched before was written."""
+        for span in self.spans:
+            span.end()
+
+
 class Tracing:
     """What one edge traces."""
 
-    # Mutable state: how many messages to the next look at the sampler, whether that one is
-    # traced, and the deliver spans of the batch that is being sent.
     def __init__(self, settings: TracingSettings, instance: str) -> None:
         self._spans = Spans(settings, "roomful-edge", instance)
         self._ratio = settings.ratio
-        self._is_due = False
-        self.until = 0
-        """Messages without a traceparent until sample() has to be called."""
-        self.delivering: list[Span] = []
-        """Spans that end with the batch."""
-        self._draw()
 
-    def _draw(self) -> None:
-        """
-        Choose the next message that is traced.
-
-        The gap between two is geometric, which has no memory: where it is longer than a stride
-        it is drawn again behind that, and each message still has the same chance.
-        """
+    def gap(self) -> int | None:
+        """Draw which of the coming messages is traced, 1 is the next; None: none that soon."""
         if self._ratio >= 1:
-            gap = 1.0
-        elif self._ratio > 0:
-            chance = 1 - random.random()  # noqa: S311 - nobody gains by a guess
-            gap = 1 + math.log(chance) // math.log1p(-self._ratio)
-        else:
-            gap = math.inf
-        self._is_due = gap <= STRIDE
-        self.until = int(min(gap, STRIDE))
+            return 1
+        if not self._ratio:
+            return None
+        chance = 1 - random.random()  # noqa: S311 - nobody gains by a guess
+        gap = math.log(chance) / math.log1p(-self._ratio)
+        return 1 + int(gap) if gap < FAR else None
 
     # Publishing -----------------------------------------------------------------------------
 
@@ -84,33 +86,27 @@ class Tracing:
         """Give *traceparent* if it is one that messages can go on with."""
         return traceparent if isinstance(traceparent, str) and _parent(traceparent) else None
 
-    def sample(self, envelope: Envelope, settle: Settle) -> tuple[Envelope, Settle]:
-        """Begin a trace with *envelope* if it is its turn: *until* is 0."""
-        is_due = self._is_due
-        self._draw()
-        return self._begin(envelope, settle, _NO_PARENT) if is_due else (envelope, settle)
-
     def follow(
         self, traceparent: str, envelope: Envelope, settle: Settle
     ) -> tuple[Envelope, Settle]:
         """Go on with the trace of *traceparent*, which says that it is sampled."""
         parent = _parent(traceparent)
-        return (envelope, settle) if parent is None else self._begin(envelope, settle, parent)
+        return (envelope, settle) if parent is None else self.begin(envelope, settle, parent)
 
     def consider(
         self, traceparent: str | None, envelope: Envelope, settle: Settle
     ) -> tuple[Envelope, Settle]:
         """Do for one message, off the hot path, what the router does by tests of its own."""
         parent = None if traceparent is None else _parent(traceparent)
-        if parent is not None:
-            is_sampled = get_current_span(parent).get_span_context().trace_flags.sampled
-            return self._begin(envelope, settle, parent) if is_sampled else (envelope, settle)
-        self.until -= 1
-        return (envelope, settle) if self.until else self.sample(envelope, settle)
+        if parent is None:
+            return self.begin(envelope, settle) if self.gap() == 1 else (envelope, settle)
+        is_sampled = get_current_span(parent).get_span_context().trace_flags.sampled
+        return self.begin(envelope, settle, parent) if is_sampled else (envelope, settle)
 
-    def _begin(
-        self, envelope: Envelope, settle: Settle, parent: Context
+    def begin(
+        self, envelope: Envelope, settle: Settle, parent: Context = _NO_PARENT
     ) -> tuple[Envelope, Settle]:
+        """Begin the publish span of *envelope*, which ends when *settle* is called."""
         attributes: dict[str, str | int] = {
             "messaging.system": "roomful",
             "messaging.operation.type": "send",
@@ -136,13 +132,14 @@ class Tracing:
 
     # Delivering -----------------------------------------------------------------------------
 
-    def deliver(self, shard: ShardName, room: Room, entries: Sequence[Entry]) -> None:
+    def deliver(self, shard: ShardName, room: Room, entries: Sequence[Entry]) -> Delivery:
         """
-        Begin the spans of *entries*, of which one is traced at least; they end with the batch.
+        Begin the spans of *entries*, of which one is traced at least; give what ends them.
 
         A span is in one trace, so there is one for each trace among them: below its first
         message's publish span, with a link to each.
         """
+        delivery = Delivery()
         by_trace: dict[bytes, list[Link]] = {}
         for entry in entries:
             trace = entry.envelope.trace
@@ -164,13 +161,8 @@ class Tracing:
                 links=links,
             )
             if span is not None:
-                self.delivering.append(span)
-
-    def end_deliveries(self) -> None:
-        """The batch was written to all its members."""
-        for span in self.delivering:
-            span.end()
-        self.delivering.clear()
+                delivery.spans.append(span)
+        return delivery
 
     # The rest -------------------------------------------------------------------------------
 
