@@ -338,7 +338,7 @@ class Keeper:
             },
             "type": "Warning" if is_alarming(flip) else "Normal",
             "reason": flip.reason,
-            "message": f"{flip.type} is {flip.holds}. {flip.message}"[:MAX_MESSAGE],
+            "message": f"{flip.type} is {flip.holds}. {flip.message}"[:MAX_MESSAGE].rstrip(),
             "source": {"component": "roomful-operator"},
             "firstTimestamp": now,
             "lastTimestamp": now,

@@ -29,6 +29,11 @@ class Failover:
 
     shard: ShardName
     target: Address
+    pod: str
+    """Where *target* runs."""
+
+    def __str__(self) -> str:
+        return f"{self.shard} has been handed to {self.pod}"
 
 
 def read_failover(
@@ -57,7 +62,8 @@ def read_failover(
         raise BadOrder(f"{name} is {status.phase}: {status.reason}")
     if pod and pod not in addresses:
         raise BadOrder(f"{name} has no server {pod}")
+    names = {address: name for name, address in addresses.items()}
     for replica in status.online:
         if not pod or replica.host == addresses[pod]:
-            return Failover(status.name, replica)
+            return Failover(status.name, replica, names.get(replica.host, str(replica)))
     raise BadOrder(f"{pod or 'no server'} is no replica of {name} that follows its primary")

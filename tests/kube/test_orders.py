@@ -34,7 +34,9 @@ def test_no_order() -> None:
 @pytest.mark.parametrize("text", ["s1", "s1=chat-s1-1"])
 def test_a_failover_goes_to_a_replica_that_follows(text: str) -> None:
     """Any of them, or the one that was named."""
-    assert read_failover(order(text), shards(), ADDRESSES) == Failover(S1, SERVERS[1])
+    found = read_failover(order(text), shards(), ADDRESSES)
+    assert found == Failover(S1, SERVERS[1], "chat-s1-1")
+    assert str(found) == "s1 has been handed to chat-s1-1"
 
 
 @pytest.mark.parametrize(
