@@ -212,7 +212,7 @@ class Server:
         Raises:
             LibraryRefused: it cannot have it.
         """
-        link = await self._connected()
+        link = self.lead_link()
         return await install_library(_Typed(link))
 
     async def take_term(self, shard: ShardName, term: int) -> int:
@@ -240,7 +240,9 @@ class Server:
         """Whether *replicas* have all that was ordered here, after at most *timeout_s*."""
         if replicas == 0:
             return True
-        link = await self._connected()
+        link = self._link
+        if link is None or link.is_closed:
+            raise ServerUnreachable(self.address, "the connection that it was ordered on is lost")
         (reply,) = await link.pipeline(
             [("WAIT", replicas, int(timeout_s * 1000))], patience_s=timeout_s
         )
@@ -264,12 +266,13 @@ class Server:
         await self._order("HDEL", REQUESTS, *names)
 
     async def _order(self, *words: str | int | bytes) -> Any:
-        if not self.is_lead:
-            raise ServerUnreachable(self.address, "another controller has the lead")
-        return await self._ask(*words)
+        # Never over another connection than the one that led when it was decided.
+        return await self._send(self.lead_link(), *words)
 
     async def _ask(self, *words: str | int | bytes) -> Any:
-        link = await self._connected()
+        return await self._send(await self._connected(), *words)
+
+    async def _send(self, link: Link, *words: str | int | bytes) -> Any:
         try:
             return await link.execute_command(*words)
         except ResponseError as exc:
