@@ -133,10 +133,39 @@ def test_one_error_names_all_that_is_wrong(tmp_path: Path) -> None:
     environment = {"ROOMFUL_NONSENSE": "1", "ROOMFUL_RECOVERY": "maybe"}
     problems = problems_of(environment, path, ping_timeout_s="soon")
     expected = ["nonsense", "limits.nonsense", "ROOMFUL_NONSENSE", "port", "limits.attachments"]
-    expected += ["recovery", "ping_timeout_s"]
+    expected += ["recovery", "ping_timeout_s", "nobody could sign in"]
     assert len(problems) == len(expected)
     for name in expected:
         assert any(name in problem for problem in problems), (name, problems)
+
+
+def test_one_group_that_is_wrong_hides_nothing_else() -> None:
+    """What is wrong in a group, with the shards, and between settings: all in one message."""
+    environment = {
+        "ROOMFUL_LOG_AGE_S": "-1",
+        "ROOMFUL_SHARDS": "nonsense",
+        "ROOMFUL_PORT": "99999",
+        "ROOMFUL_ARCHIVE_KEEP": "1",
+    }
+    with pytest.raises(BadSettings) as caught:
+        load_settings(environment, overrides={})
+    said = "\n".join(caught.value.problems)
+    for words in (
+        "age_s",
+        "shards: number 1",
+        "port 99999",
+        "ARCHIVE_KEEP",
+        "nobody could sign in",
+    ):
+        assert words in said
+
+
+def test_a_group_that_is_wrong_is_not_taken_for_one_that_is_not_there() -> None:
+    """Who has set a secret, and something bad beside it, is not told to set one."""
+    environment = {"ROOMFUL_AUTH_SECRET": "x" * 40, "ROOMFUL_AUTH_LEEWAY_S": "soon"}
+    with pytest.raises(BadSettings) as caught:
+        load_settings(environment, overrides={})
+    assert not any("nobody could sign in" in one for one in caught.value.problems)
 
 
 def test_problems_name_key_and_variable() -> None:

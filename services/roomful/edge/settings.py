@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
@@ -134,10 +134,10 @@ def load_settings(
     values |= overrides
     if str(values.get("dev")).lower() in ("true", "1"):
         values = _DEV_DEFAULTS | values
-    settings: Settings | None = _build(Settings, "", values, problems)
-    if settings is not None:
-        problems += _contradictions(settings)
-    if problems or settings is None:
+    broken: set[str] = set()
+    settings: Settings = _build(Settings, "", values, problems, broken)
+    problems += _contradictions(settings, broken)
+    if problems:
         raise BadSettings(problems)
     return settings
 
@@ -150,8 +150,9 @@ def load_unchecked(environment: Mapping[str, str], *, file: Path | None = None) 
         BadSettings: one for all that is wrong.
     """
     problems: list[str] = []
-    settings: Settings | None = _build(Settings, "", _read(environment, file, problems), problems)
-    if problems or settings is None:
+    values = _read(environment, file, problems)
+    settings: Settings = _build(Settings, "", values, problems, set())
+    if problems:
         raise BadSettings(problems)
     return settings
 
@@ -170,7 +171,8 @@ _DEV_DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def _contradictions(settings: Settings, broken: Set[str]) -> list[str]:
+    """Say what cannot be meant together; of groups that are *broken* only defaults are here."""
     problems = []
     auth = settings.auth
     if auth.secret == DEV_SECRET and not settings.dev:
@@ -178,12 +180,13 @@ def _contradictions(settings: Settings) -> list[str]:
             "auth.secret is the development secret: everyone knows it; use --dev, "
             "or set a secret of your own"
         )
-    if not (auth.secret or auth.public_keys or auth.jwks_url or settings.conformance):
+    has_key = auth.secret or auth.public_keys or auth.jwks_url or "auth" in broken
+    if not (has_key or settings.conformance):
         problems.append(
             "nobody could sign in: set ROOMFUL_AUTH_SECRET (HS256), "
             "ROOMFUL_AUTH_PUBLIC_KEYS or ROOMFUL_AUTH_JWKS_URL, or use --dev"
         )
-    if settings.archive.url and not settings.shards:
+    if settings.archive.url and not settings.shards and "shards" not in broken:
         problems.append(
             "archive.url is for a cluster (ROOMFUL_SHARDS): without one messages are in SQLite"
         )
@@ -251,29 +254,40 @@ def variable_of(key: str) -> str:
     return PREFIX + key.replace(".", "_").upper()
 
 
-def _build(cls: type[Any], prefix: str, values: Mapping[str, Any], problems: list[str]) -> Any:
-    """Make *cls* from the values under *prefix*; None, with problems, if they do not fit."""
+def _build(
+    cls: type[Any],
+    prefix: str,
+    values: Mapping[str, Any],
+    problems: list[str],
+    broken: set[str],
+) -> Any:
+    """
+    Make *cls* from the values under *prefix*; what does not fit is a problem, and is left out.
+
+    Its fields that do not fit are added to *broken*; if they do not fit together, it has defaults.
+    """
     hints = get_type_hints(cls)
     arguments: dict[str, Any] = {}
-    is_whole = True
     for one in fields(cls):
         hint = hints[one.name]
         key = prefix + one.name
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            arguments[one.name] = _build(hint, key + ".", values, problems)
-            is_whole = is_whole and arguments[one.name] is not None
+            count = len(problems)
+            arguments[one.name] = _build(hint, key + ".", values, problems, set())
+            if len(problems) > count:
+                broken.add(one.name)
         elif key in values:
             try:
                 arguments[one.name] = msgspec.convert(values[key], hint, strict=False)
             except msgspec.ValidationError as exc:
                 problems.append(f"{key} ({variable_of(key)}): {exc}")
-                is_whole = False
+                broken.add(one.name)
     try:
-        return cls(**arguments) if is_whole else None
+        return cls(**arguments)
     except ValueError as exc:
         problems.append(str(exc))
-        return None
+        return cls()
 
 
 def _keys(cls: type[Any], prefix: str = "") -> dict[str, Any]:
