@@ -51,8 +51,8 @@ class Recorder(Tracing):
         return counts.begun + counts.dropped
 
 
-async def sending(tracing: Recorder, messages: int) -> None:
-    """Send *messages* on one connection of an edge with *tracing*."""
+async def sending(tracing: Recorder, messages: int, extra: bytes = b"") -> None:
+    """Send *messages*, with *extra* in each, on one connection of an edge with *tracing*."""
     base = make_settings()
     edge = Edge(Settings(auth=base.auth, state_dir="", limits=LIMITS), tracing=tracing)
     edge.start()
@@ -61,7 +61,7 @@ async def sending(tracing: Recorder, messages: int) -> None:
     connection.on_text(b'2["join-room","r"]')
     await until(lambda: "r" in connection.rooms)
     for _ in range(messages):
-        connection.on_text(b'2["message",{"roomId":"r","content":1}]')
+        connection.on_text(b'2["message",{"roomId":"r","content":1%b}]' % extra)
     connection.on_closed()
     await edge.aclose()
 
@@ -90,6 +90,24 @@ async def test_sampler_is_looked_at_once_in_sixteen_messages(endpoint: str) -> N
     await sending(tracing, 8_000)
     assert tracing.draws <= 8_000 / 16 + 2
     assert tracing.wanted == 0
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "wanted"),
+    [
+        ("nonsense", 20),
+        ("00-" + "1" * 32 + "-" + "2" * 16 + "-01", 20),
+        ("00-" + "1" * 32 + "-" + "2" * 16 + "-00", 0),
+    ],
+    ids=["none", "sampled", "not sampled"],
+)
+async def test_traceparent_of_a_message_decides_if_it_is_one(
+    endpoint: str, traceparent: str, wanted: int
+) -> None:
+    """One that cannot be read is as good as none: then the ratio decides, which is all here."""
+    tracing = Recorder(TracingSettings(endpoint, ratio=1))
+    await sending(tracing, 20, b',"traceparent":"%b"' % traceparent.encode())
+    assert tracing.wanted == wanted
 
 
 def test_endpoint_without_the_packages_is_one_clear_sentence(

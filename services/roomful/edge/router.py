@@ -8,6 +8,7 @@ hot path. The others are coroutines, because they wait for a shard. Both raise R
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +56,7 @@ Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 
 _json = msgspec.json.Encoder().encode
 
+_TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|(?!00|ff)[0-9a-f]{2}-.{52,}")
 _SAMPLED = frozenset("13579bdf")
 """The last digit of a traceparent's flags, when it is sampled (W3C Trace Context section 3.2)."""
 
@@ -194,6 +196,11 @@ class Router:
         tracing = self._edge.tracing
         if tracing is None:
             return envelope, settle
+        if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) is None:
+            # One that cannot be read is as good as none (Trace Context section 3.2.2.3).
+            if not connection.is_traced:
+                return envelope, settle
+            traceparent = None
         if traceparent is None and (traceparent := connection.traceparent) is None:
             connection.is_traced = False
             return tracing.begin(envelope, settle)
