@@ -12,9 +12,9 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS
 from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, encode_request
 from roomful.cluster.topology import Topology
+from roomful.control.asking import leave_request
 from roomful.control.controller import ClusterStatus
 from roomful.control.link import Credentials
-from roomful.control.server import Server
 
 S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
 
@@ -38,13 +38,8 @@ def added(fleet: Fleet, name: ShardName = S3) -> AddShard:
 
 async def ask(control: Driven, *requests: Request) -> None:
     """Leave requests on a shard, as the commands do."""
-    found = topology(control)
-    server = Server(found.shards[min(found.shards)].primary, Credentials(), is_reader=True)
-    try:
-        for number, request in enumerate(requests):
-            await server.request(str(number), encode_request(request), found.acks)
-    finally:
-        server.close()
+    for request in requests:
+        await leave_request(topology(control), request, Credentials())
 
 
 def even_on(*names: ShardName) -> Callable[[ClusterStatus], bool]:

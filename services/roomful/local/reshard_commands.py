@@ -17,15 +17,14 @@ from roomful.cluster.requests import (
     DrainShard,
     PinBucket,
     Request,
-    encode_request,
     planned_moves,
     take_up,
 )
 from roomful.cluster.topology import Address, Topology
+from roomful.control.asking import leave_request
 from roomful.control.command import parse_address
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.reading import Reading, read_cluster
-from roomful.control.server import Server
 from roomful.control.view import Phase
 from roomful.local.finding import add_state_dir, find_cluster, read_known
 from roomful.local.layout import BadCluster, Layout, default_state_directory
@@ -209,14 +208,10 @@ def _plan(wanted: Topology, *, is_dry: bool) -> str:
 
 async def _leave(topology: Topology, request: Request) -> None:
     """Leave *request* where the controller finds it."""
-    record = topology.shards[min(topology.shards)]
-    server = Server(record.primary, Credentials(), timeout_s=2.0, is_reader=True)
     try:
-        await server.request(str(time.time_ns()), encode_request(request), topology.acks)
+        await leave_request(topology, request, Credentials())
     except ServerUnreachable as exc:
         raise BadCluster(f"not asked: {exc}") from exc
-    finally:
-        server.close()
 
 
 async def _follow(
