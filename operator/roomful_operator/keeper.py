@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from roomful.cluster.topology import Address
+from roomful.control.asking import leave_request
 from roomful.control.controller import ClusterSpec, ClusterStatus, Controller
 from roomful.control.link import Credentials
 from roomful.protocol.errors import RoomfulError
@@ -37,7 +38,7 @@ from roomful_operator.manifests.access import build_secrets
 from roomful_operator.manifests.edges import auth_secret, edges_name
 from roomful_operator.manifests.parts import EDGE, SHARD_PORT, Manifest, cluster_labels
 from roomful_operator.manifests.shards import member_names, redis_secret_name, set_name
-from roomful_operator.orders import FAILOVER, read_failover
+from roomful_operator.orders import FAILOVER, MOVE_BUCKET, read_failover, read_move
 from roomful_operator.reconcile import (
     Action,
     Apply,
@@ -217,17 +218,32 @@ class Keeper:
     ) -> None:
         """Carry out what people ordered by annotation, take it away, and tell how it went."""
         controller = self._controller
-        if controller is None or FAILOVER not in (document["metadata"].get("annotations") or {}):
+        carried = document["metadata"].get("annotations") or {}
+        if controller is None:
             return
-        pods = [pod for name in controller.status.shards for pod in member_names(cluster, name)]
-        try:
-            order = read_failover(document, controller.status.shards, observed.addresses(pods))
-            if order is not None:
-                await controller.hand_over(order.shard, order.target)
-            said = Condition("Ordered", True, "FailoverOrdered", str(order))
-        except RoomfulError as exc:
-            said = Condition("Ordered", False, "FailoverRefused", str(exc))
-        body = {"metadata": {"annotations": {FAILOVER: None}}}
+        if FAILOVER in carried:
+            pods = [pod for name in controller.status.shards for pod in member_names(cluster, name)]
+            try:
+                order = read_failover(document, controller.status.shards, observed.addresses(pods))
+                if order is not None:
+                    await controller.hand_over(order.shard, order.target)
+                said = Condition("Ordered", True, "FailoverOrdered", str(order))
+            except RoomfulError as exc:
+                said = Condition("Ordered", False, "FailoverRefused", str(exc))
+            await self._obeyed(cluster, FAILOVER, said)
+        if MOVE_BUCKET in carried:
+            topology = controller.topology
+            try:
+                move = read_move(document, controller.status.shards, topology)
+                if move is not None and topology is not None:
+                    await leave_request(topology, move, self._credentials or Credentials())
+                said = Condition("Ordered", True, "MoveOrdered", str(move))
+            except RoomfulError as exc:
+                said = Condition("Ordered", False, "MoveRefused", str(exc))
+            await self._obeyed(cluster, MOVE_BUCKET, said)
+
+    async def _obeyed(self, cluster: Cluster, order: str, said: Condition) -> None:
+        body = {"metadata": {"annotations": {order: None}}}
         identity = cluster.identity
         await self._write(self._api.merge(CLUSTERS, identity.namespace, identity.name, body))
         await self._post_event(cluster, said)

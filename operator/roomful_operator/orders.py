@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.topology import Address
+from roomful.cluster.placement import BUCKETS
+from roomful.cluster.requests import PinBucket, take_up
+from roomful.cluster.topology import Address, Topology
 from roomful.control.view import Phase, ShardStatus
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["FAILOVER", "BadOrder", "Failover", "read_failover"]
+__all__ = ["FAILOVER", "MOVE_BUCKET", "BadOrder", "Failover", "read_failover", "read_move"]
 
 FAILOVER: Final = "roomful.dev/failover"
 """`SHARD`, or `SHARD=POD`: hand the shard's role to a replica, or to this one."""
+MOVE_BUCKET: Final = "roomful.dev/move-bucket"
+"""`BUCKET=SHARD`: put the bucket on the shard, and let it stay there."""
 
 
 class BadOrder(RoomfulError):
@@ -67,3 +71,33 @@ def read_failover(
         if not pod or replica.host == addresses[pod]:
             return Failover(status.name, replica, names.get(replica.host, str(replica)))
     raise BadOrder(f"{pod or 'no server'} is no replica of {name} that follows its primary")
+
+
+def read_move(
+    document: Mapping[str, Any], shards: Mapping[ShardName, ShardStatus], topology: Topology | None
+) -> PinBucket | None:
+    """
+    Give the move of a bucket that a RoomfulCluster carries; None: none.
+
+    Args:
+        shards: how each shard is.
+        topology: None while it is not known.
+
+    Raises:
+        BadOrder: it is not `BUCKET=SHARD`, or a shard does not serve.
+        CannotBe: the cluster as it is refuses it.
+    """
+    order = (document["metadata"].get("annotations") or {}).get(MOVE_BUCKET)
+    if not order:
+        return None
+    bucket, _, name = order.partition("=")
+    if not (bucket.isascii() and bucket.isdecimal() and len(bucket) <= len(str(BUCKETS)) and name):
+        raise BadOrder(f"{order} is not BUCKET=SHARD")
+    if topology is None:
+        raise BadOrder("the cluster has no topology yet")
+    for status in shards.values():
+        if status.phase is not Phase.SERVING:
+            raise BadOrder(f"{status.name} is {status.phase}: {status.reason}")
+    request = PinBucket(int(bucket), ShardName(name))
+    take_up(topology, request)
+    return request

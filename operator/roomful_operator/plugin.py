@@ -15,7 +15,7 @@ from typing import Any
 
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration
-from roomful_operator.orders import FAILOVER
+from roomful_operator.orders import FAILOVER, MOVE_BUCKET
 
 __all__ = ["main", "render_status"]
 
@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     failover.add_argument("name")
     failover.add_argument("shard")
     failover.add_argument("--to", metavar="POD", help="which replica (default: any)")
+    move = commands.add_parser(
+        "move-bucket", help="put a bucket of rooms on a shard, where it stays"
+    )
+    move.add_argument("name")
+    move.add_argument("bucket", type=int, metavar="BUCKET", help="0 to 1023")
+    move.add_argument("shard", metavar="SHARD")
     drain = commands.add_parser(
         "drain-edge", help="evict an edge's pod: its clients move in waves, another one starts"
     )
@@ -64,6 +70,11 @@ async def _run(options: argparse.Namespace) -> None:
                 body = {"metadata": {"annotations": {FAILOVER: order}}}
                 await api.merge(CLUSTERS, options.namespace, options.name, body)
                 print("ordered; kubectl roomful status shows the new primary")  # noqa: T201
+            case "move-bucket":
+                order = f"{options.bucket}={options.shard}"
+                body = {"metadata": {"annotations": {MOVE_BUCKET: order}}}
+                await api.merge(CLUSTERS, options.namespace, options.name, body)
+                print("ordered; the cluster's events say how it went")  # noqa: T201
             case _:
                 await api.evict(options.namespace, options.pod)
                 print(f"{options.pod} drains")  # noqa: T201 - a command

@@ -6,9 +6,17 @@ import pytest
 
 from kube.objects import document
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.topology import Address
+from roomful.cluster.requests import CannotBe, PinBucket
+from roomful.cluster.topology import Address, ShardRecord, Topology, first_topology
 from roomful.control.view import Phase, ShardStatus
-from roomful_operator.orders import FAILOVER, BadOrder, Failover, read_failover
+from roomful_operator.orders import (
+    FAILOVER,
+    MOVE_BUCKET,
+    BadOrder,
+    Failover,
+    read_failover,
+    read_move,
+)
 from roomful_operator.plugin import render_status
 
 ADDRESSES = {"chat-s1-0": "10.0.0.1", "chat-s1-1": "10.0.0.2", "chat-s1-2": "10.0.0.3"}
@@ -58,6 +66,46 @@ def test_a_shard_in_trouble_takes_no_order() -> None:
     """While it does not serve, the controller has other things to do."""
     with pytest.raises(BadOrder, match="failing over"):
         read_failover(order("s1"), shards(Phase.FAILING_OVER), ADDRESSES)
+
+
+def topology() -> Topology:
+    """Give a cluster of one shard."""
+    return first_topology({S1: ShardRecord(3, SERVERS[0], SERVERS[1:])}, acks=1)
+
+
+def move(text: str) -> dict[str, object]:
+    """Give a cluster that carries the order to move a bucket."""
+    return document(annotations={MOVE_BUCKET: text})
+
+
+def test_a_bucket_is_put_on_a_shard() -> None:
+    """The order is what the command line would ask; most objects carry none."""
+    assert read_move(move("7=s1"), shards(), topology()) == PinBucket(7, S1)
+    assert read_move(document(), shards(), topology()) is None
+
+
+@pytest.mark.parametrize("text", ["7", "7=", "=s1", "x=s1", "-7=s1", "²=s1", "9" * 5000 + "=s1"])
+def test_a_move_that_means_nothing_is_told(text: str) -> None:
+    """People write annotations by hand too."""
+    with pytest.raises(BadOrder, match="is not BUCKET=SHARD"):
+        read_move(move(text), shards(), topology())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("1024=s1", "no bucket 1024"), ("7=s9", "shard s9 is not there")]
+)
+def test_a_move_that_cannot_be_is_told(text: str, words: str) -> None:
+    """The topology refuses it, with the same words as everywhere."""
+    with pytest.raises(CannotBe, match=words):
+        read_move(move(text), shards(), topology())
+
+
+def test_nothing_moves_while_a_shard_is_in_trouble_or_nothing_is_known() -> None:
+    """The order is refused, not kept for later."""
+    with pytest.raises(BadOrder, match="failing over"):
+        read_move(move("7=s1"), shards(Phase.FAILING_OVER), topology())
+    with pytest.raises(BadOrder, match="no topology yet"):
+        read_move(move("7=s1"), shards(), None)
 
 
 def test_status_is_told_in_words() -> None:
