@@ -128,7 +128,7 @@ class Keeper:
         is_calm = previous.get("state") == "Ready"
         current = _current_edges(cluster, observed)
         count, autoscaler, going = self._scaling.decide(cluster, current, is_calm=is_calm)
-        plan = self._plan(cluster, previous, count)
+        plan = self._plan(cluster, previous, observed, count)
         failure = ""
         try:
             await self._mark(cluster, going)
@@ -174,12 +174,15 @@ class Keeper:
         }
         return Observed(owned), pods
 
-    def _plan(self, cluster: Cluster, previous: Mapping[str, Any], edges: int) -> Plan:
+    def _plan(
+        self, cluster: Cluster, previous: Mapping[str, Any], observed: Observed, edges: int
+    ) -> Plan:
         topology = self._controller.topology if self._controller else None
         names = dict.fromkeys(cluster.shards.names)
-        if topology is not None:
-            # What owns rooms stays, whatever the number in the specification.
-            names |= dict.fromkeys(sorted(topology.shards, key=_number))
+        # What owns rooms stays, whatever the number in the specification; until it is known which
+        # shards do, as after a restart, all that are there may.
+        owning = observed.shards if topology is None else topology.shards
+        names |= dict.fromkeys(sorted(owning, key=_number))
         kept = {
             member["name"]: member["address"]
             for shard in previous.get("shards", ())

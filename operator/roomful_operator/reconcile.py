@@ -19,7 +19,7 @@ from roomful.cluster.topology import Address
 from roomful_operator.manifests.access import build_accounts, build_budgets, build_policies
 from roomful_operator.manifests.archiver import build_archiver
 from roomful_operator.manifests.edges import build_edge_services, build_edges, edges_name
-from roomful_operator.manifests.parts import ARCHIVER, SHARD_PORT, Manifest, Part
+from roomful_operator.manifests.parts import ARCHIVER, SHARD_LABEL, SHARD_PORT, Manifest, Part
 from roomful_operator.manifests.shards import (
     build_shard_config,
     build_shard_services,
@@ -80,6 +80,15 @@ class Observed:
 
     objects: Mapping[Key, Manifest] = field(default_factory=dict)
     """Those that the cluster owns, but for Secrets, which are only made and never read."""
+
+    @property
+    def shards(self) -> frozenset[ShardName]:
+        """Give the shards that have a StatefulSet, wanted or not."""
+        return frozenset(
+            ShardName(live["metadata"]["labels"][SHARD_LABEL])
+            for key, live in self.objects.items()
+            if key.kind == "StatefulSet" and SHARD_LABEL in live["metadata"].get("labels", {})
+        )
 
     def addresses(self, names: Iterable[str]) -> dict[str, str]:
         """Give the addresses of the Services *names*, of those that have one."""
