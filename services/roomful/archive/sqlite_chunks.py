@@ -150,7 +150,8 @@ def _insert_in(
     connection.executemany(
         "INSERT INTO chunk (room, first, last, shard, oldest_ms, newest_ms, entries) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [_row(room, shard, some) for some in _cut(new)],
+        # One after the other: all of them packed would be all messages once more.
+        (_row(room, shard, some) for some in _cut(new)),
     )
     return count
 
