@@ -9,11 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.meter import CORES
 from bench.peer import Target
-from bench.plan import LOAD_CORE, SERVER_CORE
+from bench.plan import SERVER_CORE
 from bench.rivals import Rival
 
 __all__ = ["ServerFailed", "serve"]
@@ -31,7 +32,10 @@ class ServerFailed(Exception):
 @contextlib.contextmanager
 def serve(rival: Rival, secret: str) -> Iterator[Target]:
     """
-    Run *rival* on the server's core for the time of the context, and its store on the load's.
+    Run *rival* on the server's core for the time of the context, and its store on both cores.
+
+    Where the system puts the store is up to it: a server has a core of its own, not less and not
+    more, and a store that had to share the load's would be measured as the load.
 
     Raises:
         ServerFailed: one of them did not start.
@@ -47,14 +51,14 @@ def serve(rival: Rival, secret: str) -> Iterator[Target]:
             first = _find_free_ports(rival.store.ports)
             addresses = rival.store.addresses(first)
             for command in rival.store.commands(directory, first):
-                process = running.enter_context(_running(command, LOAD_CORE, {}, directory, store))
+                process = running.enter_context(_running(command, CORES, {}, directory, store))
                 store = store or process.pid
             for number in range(rival.store.ports):
                 _wait_until_listening(process, first + number, directory)
         port = _find_free_ports(1)
         environment = rival.environment(secret, addresses)
         server = running.enter_context(
-            _running(rival.command(port), SERVER_CORE, environment, directory, 0)
+            _running(rival.command(port), (SERVER_CORE,), environment, directory, 0)
         )
         _wait_until_listening(server, port, directory)
         yield Target(_HOST, port, server.pid, store)
@@ -62,10 +66,15 @@ def serve(rival: Rival, secret: str) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def _running(
-    command: list[str], core: int, environment: dict[str, str], directory: Path, group: int
+    command: list[str],
+    cores: Sequence[int],
+    environment: dict[str, str],
+    directory: Path,
+    group: int,
 ) -> Iterator[subprocess.Popen[bytes]]:
     # In a group of its own Ctrl-C does not reach it; with the signal it never outlives the harness.
-    pinned = ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "KILL", *command]
+    pinned = ["taskset", "-c", ",".join(map(str, cores))]
+    pinned += ["setpriv", "--pdeathsig", "KILL", *command]
     with (directory / "output.log").open("ab") as output:
         process = subprocess.Popen(
             pinned,
