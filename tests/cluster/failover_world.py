@@ -283,6 +283,8 @@ class World:
     def _follow(self, server: Address, upstream: Address | None) -> None:
         one = self.servers[server]
         if self.talks("controller", server):
+            if one.upstream != upstream:
+                one.copying = 0  # it is ended, and what was there stays
             one.is_primary, one.upstream = False, upstream
 
     def _hand_over(self, primary: Server, target: Server) -> None:

@@ -267,6 +267,22 @@ class Failures(RuleBasedStateMachine):
             assert len(self.world.servers) == 1 + len(record.replicas)
 
 
+def test_a_copy_from_who_lost_the_role_ends() -> None:
+    """Its source was killed in the middle and came back sealed: the shard does not wait for it."""
+    state = Failures()
+    state.begin(shape=(3, 1))
+    state.write()
+    state.wish(is_wanted=True)
+    state.cut(one=0, other=3)
+    state.lead_and_settle(take=1)
+    state.kill(number=2)
+    state.lead(take=1)
+    state.lead(take=1)
+    state.replicate(count=1, number=1)
+    state.kill(number=0)
+    state.teardown()
+
+
 def test_whatever_breaks_nothing_acknowledged_is_lost() -> None:
     """Crashes, restarts, partitions, controllers that die at any order; then all is mended."""
     run_state_machine_as_test(

@@ -134,6 +134,14 @@ def _fence(facts: ShardFacts, server: ServerFacts | None) -> Iterator[Order]:
             yield Fence(one.address)
 
 
+def _end_copies(facts: ShardFacts, _server: ServerFacts | None) -> Iterator[Order]:
+    """Nobody gets a copy from who has no role: without an end to it all would wait for ever."""
+    for one in _seen(facts):
+        source = None if one.upstream is None else facts.seen.get(one.upstream)
+        if one.is_copying and one.upstream is not None and not (source and source.is_primary):
+            yield Fence(one.address)
+
+
 def _promote(_facts: ShardFacts, server: ServerFacts | None) -> Iterator[Order]:
     assert server is not None
     yield Promote(server.address)
@@ -178,7 +186,7 @@ FAILOVER_TABLE: Final[
     _S.CHOSEN: _take_term,
     _S.ATTACHING: _complete,
     _S.READY: _publish,
-    _S.LOADING: _nothing,
+    _S.LOADING: _end_copies,
     _S.BLOCKED: _nothing,
 }
 
