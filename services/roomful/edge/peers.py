@@ -43,7 +43,7 @@ FORWARDED: Final = b"roomful-forwarded"
 REFRESH_S = 10.0
 """How often the directory is read anyway."""
 MISS_PAUSE_S = 1.0
-"""How long after a reading an unknown name makes no other: names can be made up."""
+"""How long after a reading an unknown name waits for the next one: names can be made up."""
 READ_TIMEOUT_S = 2.0
 
 _NAME = re.compile(r"[a-z0-9]{4,16}")
@@ -171,8 +171,13 @@ class Peers:
     async def find(self, name: str) -> Address | None:
         """Give where the edge *name* is, after asking the directory if it is unknown."""
         if name not in self._addresses:
-            now = asyncio.get_running_loop().time()
-            if self._reading is not None or now - self._read_at >= MISS_PAUSE_S:
+            loop = asyncio.get_running_loop()
+            asked_at = loop.time()
+            pause_s = self._read_at + MISS_PAUSE_S - asked_at
+            if self._reading is None and pause_s > 0:
+                # It may have come since: a client of it is not refused for being quick.
+                await asyncio.sleep(pause_s)
+            if name not in self._addresses and self._read_at <= asked_at:
                 await self._refresh()
         return self._addresses.get(name)
 
