@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from roomful.cluster.topology import Address
 from roomful.control.asking import leave_request
-from roomful.control.controller import ClusterSpec, ClusterStatus, Controller
+from roomful.control.controller import Controller
 from roomful.control.link import Credentials
+from roomful.control.spec import ClusterSpec, ClusterStatus
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import (
     CLUSTERS,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Topology
-from roomful.control.controller import ClusterStatus
+from roomful.control.spec import ClusterStatus
 from roomful.control.view import Phase, ShardStatus
 from roomful_operator.manifests.edges import edges_name
 from roomful_operator.manifests.parts import EDGE, Manifest, Part

@@ -15,7 +15,8 @@ from control.servers import Fleet, running_fleet
 from functions.server import PRODUCTS
 from remote.cluster import Cluster, running_cluster
 from roomful.cluster.cursor import ShardName
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
+from roomful.control.spec import ClusterSpec, Pace
 
 QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3, quiet_s=0.0)
 """Patient with a loaded machine, and quick with a dead server, which refuses connections."""

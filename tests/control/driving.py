@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import ShardRecord
-from roomful.control.controller import ClusterStatus, Controller
+from roomful.control.controller import Controller
+from roomful.control.spec import ClusterStatus
 from roomful.control.view import ShardStatus
 from support.deadline import DEADLINE_S
 

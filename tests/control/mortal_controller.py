@@ -13,8 +13,9 @@ from typing import Any
 from roomful.cluster.cursor import ShardName
 from roomful.control.bucket_orders import BucketOrders
 from roomful.control.command import parse_address
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
 from roomful.control.server import Server
+from roomful.control.spec import ClusterSpec, Pace
 
 Method = Callable[..., Awaitable[Any]]
 

@@ -18,9 +18,10 @@ from remote.sending import Sender, rooms_of, using
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.requests import PinBucket, encode_request, planned_moves
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
 from roomful.control.link import Credentials
 from roomful.control.server import Server
+from roomful.control.spec import ClusterSpec, Pace
 from support.deadline import DEADLINE_S, within
 
 TESTS = Path(__file__).parent.parent

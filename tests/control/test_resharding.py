@@ -13,8 +13,8 @@ from roomful.cluster.placement import BUCKETS
 from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, encode_request
 from roomful.cluster.topology import Topology
 from roomful.control.asking import leave_request
-from roomful.control.controller import ClusterStatus
 from roomful.control.link import Credentials
+from roomful.control.spec import ClusterStatus
 
 S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
 

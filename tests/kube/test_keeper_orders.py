@@ -11,7 +11,8 @@ from control.servers import running_fleet
 from kube.api_server import running_api_server
 from kube.objects import cluster, document
 from roomful.cluster.cursor import ShardName
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
+from roomful.control.spec import ClusterSpec, Pace
 from roomful_operator.api import CLUSTERS, KubernetesApi
 from roomful_operator.keeper import Keeper
 from roomful_operator.orders import MOVE_BUCKET

@@ -9,7 +9,7 @@ import pytest
 from kube.objects import cluster, found, plan, settled
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, ShardRecord, first_topology
-from roomful.control.controller import ClusterStatus
+from roomful.control.spec import ClusterStatus
 from roomful.control.view import Phase, ShardStatus
 from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
 

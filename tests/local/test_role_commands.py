@@ -12,7 +12,8 @@ from control.driving import Driven
 from control.servers import Fleet, SealedServer, running_fleet
 from roomful.cli import main
 from roomful.cluster.cursor import ShardName
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
+from roomful.control.spec import ClusterSpec, Pace
 
 QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import MAX_ACKS, Address
-from roomful.control.controller import ClusterSpec, Controller, Pace
+from roomful.control.controller import Controller
+from roomful.control.spec import ClusterSpec, Pace
 from roomful.protocol.errors import RoomfulError
 from roomful.telemetry.logging import configure_logging
 

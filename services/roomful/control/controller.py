@@ -12,12 +12,11 @@ others. So a shard's own servers are never behind in what concerns it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -38,70 +37,17 @@ from roomful.cluster.topology import (
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
 from roomful.control.owned import Owned
-from roomful.control.resharding import QUIET_S, Resharding
+from roomful.control.resharding import Resharding
 from roomful.control.server import OrderRefused, Server
 from roomful.control.shard import begin_shard, tend_shard
+from roomful.control.spec import ClusterSpec, ClusterStatus, Pace
 from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
 from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
 from roomful.shard.library import LibraryRefused
 
-__all__ = ["ClusterSpec", "ClusterStatus", "Controller", "Pace"]
+__all__ = ["Controller"]
 
 logger = logging.getLogger("roomful.control")
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSpec:
-    """What the cluster shall be; whoever runs the controller may replace it at any time."""
-
-    shards: Mapping[ShardName, tuple[Address, ...]]
-    """The servers of each shard; of a new one the first becomes the primary."""
-    acks: int = 0
-    """Of a new cluster: how many replicas have a message before it is acknowledged."""
-    is_fsynced: bool = False
-    """Of a new cluster: whether they have it on disk by then."""
-
-    @classmethod
-    def of(cls, topology: Topology) -> ClusterSpec:
-        """Give the specification that *topology* fulfils."""
-        shards = {
-            name: (record.primary, *record.replicas) for name, record in topology.shards.items()
-        }
-        return cls(shards, topology.acks, topology.is_fsynced)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the controller looks, and how patient it is; all in seconds."""
-
-    interval_s: float = 0.5
-    """Between two passes with nothing to do."""
-    step_s: float = 0.05
-    """Between two passes when the first has changed something."""
-    timeout_s: float = 1.0
-    """For one answer of a server."""
-    fail_after_s: float = 3.0
-    """After so long without an answer a primary is replaced."""
-    quiet_s: float = QUIET_S
-    """A drained shard stays so long with nothing before it leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterStatus:
-    """What one pass has found."""
-
-    is_leading: bool = False
-    """Whether this controller may order anything; if not, another one does."""
-    topology: Topology | None = None
-    shards: Mapping[ShardName, ShardStatus] = field(default_factory=dict)
-    unreachable: Mapping[Address, str] = field(default_factory=dict)
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether every shard takes writes and can acknowledge them."""
-        return self.topology is not None and all(
-            shard.phase is Phase.SERVING for shard in self.shards.values()
-        )
 
 
 TAKE_UP_JITTER_S: Final = 0.5
@@ -395,7 +341,7 @@ class Controller:
         seen: dict[Address, Observation] = {}
 
         async def ask(address: Address) -> None:
-            with contextlib.suppress(ServerUnreachable):
+            with suppress(ServerUnreachable):
                 seen[address] = await self._servers[address].observe(insists=self._insists)
 
         async with asyncio.TaskGroup() as group:

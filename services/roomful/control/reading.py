@@ -36,19 +36,15 @@ class Reading:
         """Give how each shard is, by name."""
         if self.topology is None:
             return []
-        return [
-            describe(
-                ShardView(
-                    name=name,
-                    record=record,
-                    members=(record.primary, *record.replicas),
-                    acks=self.topology.acks,
-                    seen=self.seen,
-                ),
-                record,
-            )
-            for name, record in sorted(self.topology.shards.items())
-        ]
+        names = sorted(self.topology.shards)
+        return [describe(self.view(name), self.topology.shards[name]) for name in names]
+
+    def view(self, name: ShardName) -> ShardView:
+        """Give the shard *name* of the topology, as it is seen."""
+        assert self.topology is not None
+        record = self.topology.shards[name]
+        everyone = (record.primary, *record.replicas)
+        return ShardView(name, record, everyone, self.topology.acks, self.seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,6 @@ async def _obey(
             if one.role is Role.PRIMARY:
                 # Who is connected took it for the primary.
                 await servers[server].disconnect_clients()
-        case HandOver(primary, target):
-            logger.info("hands over", extra=log | {"target": str(target)})
-            await servers[primary].hand_over(target, HAND_OVER_S)
-        case Publish():
-            raise AssertionError("a record is published by the caller")
+        case HandOver() | Publish():
+            # A primary that is there is asked by Controller.hand_over; a record is the caller's.
+            raise AssertionError(f"{order} is no order of a succession")

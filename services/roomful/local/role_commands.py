@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.failover import Plan
 from roomful.cluster.shard_facts import Promote, Wish
-from roomful.cluster.topology import Address, ShardRecord, Topology
+from roomful.cluster.topology import Address, Topology
 from roomful.control.command import parse_address
-from roomful.control.controller import ClusterSpec, ClusterStatus, Controller
+from roomful.control.controller import Controller
 from roomful.control.link import ServerUnreachable
 from roomful.control.reading import Reading
 from roomful.control.server import OrderRefused
+from roomful.control.spec import ClusterSpec, ClusterStatus
 from roomful.control.succession import HAND_OVER_S, plan_succession
-from roomful.control.view import Phase, ShardStatus, ShardView
+from roomful.control.view import Phase, ShardStatus
 from roomful.local.finding import add_cluster_options, read_named_cluster
 from roomful.local.layout import BadCluster
 
@@ -110,10 +110,6 @@ async def _hand_over(topology: Topology, before: ShardStatus, target: Address) -
     controller = Controller(ClusterSpec.of(topology), insists=True)
     began = time.monotonic()
 
-    def is_over(status: ClusterStatus) -> bool:
-        shard = status.shards.get(before.name)
-        return shard is not None and shard.phase is Phase.SERVING and shard.term > before.term
-
     try:
         if not await _pass_until(controller, lambda status: status.is_leading):
             _say("the servers do not let this command lead: nothing was changed")
@@ -122,7 +118,7 @@ async def _hand_over(topology: Topology, before: ShardStatus, target: Address) -
             await controller.hand_over(before.name, target)
         except (ServerUnreachable, OrderRefused) as exc:
             raise BadCluster(f"it cannot be done now, and nothing was changed: {exc}") from exc
-        if await _pass_until(controller, is_over):
+        if await _pass_until(controller, _is_after(before)):
             _say(f"done in {time.monotonic() - began:.1f} s: {_where(controller, before.name)}")
             return 0
         _say(
@@ -146,7 +142,7 @@ def _promote(options: argparse.Namespace) -> int:
             f"shard {status.name} has its primary, {status.primary} ({status.phase}): nothing has "
             "to be forced; `roomful failover` changes places"
         )
-    plan = _forced(reading, topology, record, status.name)
+    plan = plan_succession(reading.view(status.name), record, 0.0, Wish(force=True))
     if not plan.orders:
         raise BadCluster(f"shard {status.name} cannot be promoted: {plan.reason}")
     everyone = (record.primary, *record.replicas)
@@ -167,29 +163,12 @@ def _promote(options: argparse.Namespace) -> int:
     return asyncio.run(_force(topology, status))
 
 
-def _forced(reading: Reading, topology: Topology, record: ShardRecord, name: ShardName) -> Plan:
-    everyone = (record.primary, *record.replicas)
-    view = ShardView(
-        name=name,
-        record=record,
-        members=everyone,
-        acks=topology.acks,
-        seen={address: reading.seen[address] for address in everyone if address in reading.seen},
-        missing_s={address: MOST_S for address in everyone if address not in reading.seen},
-    )
-    return plan_succession(view, record, 0.0, Wish(force=True))
-
-
 async def _force(topology: Topology, before: ShardStatus) -> int:
     controller = Controller(ClusterSpec.of(topology), insists=True)
     controller.wishes[before.name] = Wish(force=True)
 
-    def has_role(status: ClusterStatus) -> bool:
-        shard = status.shards.get(before.name)
-        return shard is not None and shard.phase is Phase.SERVING and shard.term > before.term
-
     try:
-        if await _pass_until(controller, has_role):
+        if await _pass_until(controller, _is_after(before)):
             _say(f"done: {_where(controller, before.name)}")
             return 0
         _say(
@@ -211,6 +190,16 @@ def _known(reading: Reading, name: str) -> tuple[Topology, ShardStatus]:
             return reading.topology, status
     names = ", ".join(sorted(reading.topology.shards))
     raise BadCluster(f"there is no shard {name!r}: {names}")
+
+
+def _is_after(before: ShardStatus) -> Callable[[ClusterStatus], bool]:
+    """Give what says whether the shard serves in a later term than it did *before*."""
+
+    def is_after(status: ClusterStatus) -> bool:
+        shard = status.shards.get(before.name)
+        return shard is not None and shard.phase is Phase.SERVING and shard.term > before.term
+
+    return is_after
 
 
 async def _pass_until(controller: Controller, is_over: Callable[[ClusterStatus], bool]) -> bool:
