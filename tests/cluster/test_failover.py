@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster.failover_world import World, address
+from cluster.failover_world import PATIENCE, World, address
 from roomful.cluster.failover import FAILOVER_TABLE, ShardState, plan_shard, quorum
 from roomful.cluster.shard_facts import (
     Attach,
@@ -171,6 +172,21 @@ def test_a_planned_hand_over_needs_a_whole_replica() -> None:
     plan = world.plan()
     assert plan.orders == ()
     assert plan.reason == "no replica is whole enough to take the role"
+
+
+def test_a_hand_over_is_not_taken_for_a_lost_primary() -> None:
+    """For a moment nobody has the role: whoever was named gets it, unless it is gone."""
+    world = World(2, 1)
+    facts = world.facts()
+    primary = dataclasses.replace(
+        facts.seen[P], is_primary=False, upstream=B, is_handing_over=True, online=frozenset()
+    )
+    between = dataclasses.replace(facts, seen={**facts.seen, P: primary})
+    plan = plan_shard(between, PATIENCE)
+    assert (plan.state, plan.orders) == (ShardState.HANDING_OVER, ())
+    alone = {address: one for address, one in between.seen.items() if address != B}
+    plan = plan_shard(dataclasses.replace(between, seen=alone), PATIENCE)
+    assert plan.state is not ShardState.HANDING_OVER
 
 
 def test_a_promotion_that_nobody_heard_of_does_not_count_later() -> None:

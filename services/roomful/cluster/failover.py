@@ -198,6 +198,9 @@ def _locate(facts: ShardFacts, patience: Patience) -> _Place:
     primary = facts.seen.get(facts.record.primary)
     if primary is not None and _is_recorded(facts, primary):
         return _locate_serving(facts, primary)
+    if primary is not None and primary.is_handing_over and primary.upstream in facts.seen:
+        # It has stepped down already, and its target has yet to hear of it: no moment to choose.
+        return _Place(_S.HANDING_OVER, primary, f"{primary.upstream} takes the role over")
     if early := _too_early(facts, patience):
         return _Place(_S.SUSPECT, reason=early)
     return _locate_lost(facts)
