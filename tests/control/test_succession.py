@@ -26,7 +26,7 @@ async def test_a_lost_primary_is_replaced_and_comes_back_as_a_replica(
     driven = control(fleet, acks=acks)
     await driven.serve()
     first = fleet.servers[0]
-    first.command("SET", "kept", "value")
+    first.store("kept", "value")
     # All: without acks by replicas nothing is promised, and yet what is there is not thrown away.
     first.command("WAIT", replicas, 10_000)
     first.kill()
@@ -63,7 +63,7 @@ async def test_a_promotion_that_nobody_heard_of_does_not_win_later(
     unheard.command("REPLICAOF", "NO", "ONE")
     unheard.command("FCALL", "roomful_v1_take_term", 0, "s1", 2)
     unheard.pause()
-    primary.command("SET", "kept", "value")
+    primary.store("kept", "value")
     assert primary.command("WAIT", 1, 10_000) == 1
     primary.kill()
     unheard.resume()
@@ -104,7 +104,7 @@ async def test_a_role_is_handed_over_without_a_loss(
     driven = control(fleet, acks=1)
     await driven.serve()
     first, second = fleet.servers
-    first.command("SET", "kept", "value")
+    first.store("kept", "value")
     await driven.controller.hand_over(S1, second.address)
     await driven.until(lambda status: status.is_serving and driven.record().term == 2)
     assert driven.record().primary == second.address

@@ -49,7 +49,7 @@ def test_a_role_goes_to_the_replica_that_is_named(
 ) -> None:
     """With everything; the old primary is a replica then."""
     first, second, third = servers
-    first.command("SET", "kept", "value")
+    first.store("kept", "value")
     where = str(first.address)
     status, said = roomful(capsys, "failover", "s1", where, "--to", third.address, "--dry-run")
     assert (status, first.info()["role"]) == (0, "master")
