@@ -118,6 +118,22 @@ def test_a_replica_has_everything(
         assert replay.bodies == ["x", "2", "3", "4"]
 
 
+def test_a_replica_is_not_sent_what_edges_are_told(primary: RunningServer, tmp_path: Path) -> None:
+    """A publication is for who hears the primary: a replica gets what is stored, and that once."""
+    calls = primary.connect()
+    body = "b" * 10_000
+    options = ("--replicaof", "127.0.0.1", str(primary.port))
+    with serving(primary.product, tmp_path / "replica", *options) as replica:
+        while calls.command("WAIT", 1, 1000) == 0:
+            pass
+        sent = calls.command("INFO", "replication")["master_repl_offset"]
+        calls.store(Post("a", body))
+        assert calls.command("WAIT", 1, 30_000) == 1
+        sent = calls.command("INFO", "replication")["master_repl_offset"] - sent
+        assert len(body) < sent < len(body) * 1.5
+        assert replica.connect().command("INFO", "commandstats").get("cmdstat_publish") is None
+
+
 def test_a_primary_without_enough_replicas_refuses(primary: RunningServer) -> None:
     """min-replicas-to-write counts for functions that write, and nothing of them is left."""
     calls = primary.connect()

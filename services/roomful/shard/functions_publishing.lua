@@ -11,7 +11,8 @@ local function by_room(keys, args)
     local key, count = keys[index], tonumber(args[at + 1])
     local class = is_same and classes or string.sub(classes, index, index)
     local run, before = {key = key, version = args[at], at = at + 2, count = count, number = number,
-      class = class, more = false, tag = false, name = false}, known[key]
+      class = class, more = false, tag = false, name = false, tail = false, tail_key = false},
+      known[key]
     known[key] = run
     if before then
       before.more = run
@@ -35,16 +36,25 @@ local function answer(batch, room, reply)
   end
 end
 
+-- Tell the edges that hear the room. Nobody hears a replica: what it would get of this is a third of
+-- all that it gets, and has the envelopes a second time.
+local function tell(room, publication)
+  redis.set_repl(redis.REPL_NONE)
+  redis.call('PUBLISH', 'r:' .. room.name, publication)
+  redis.set_repl(redis.REPL_ALL)
+end
+
 -- Set the room's tail, and at times how long it and the log are kept.
 local function keep(batch, room, last, renew)
-  local key, now, slack = room.tag .. 't:' .. room.name, batch.now, math.floor(batch.age / 8)
+  local now, slack = batch.now, batch.slack
   local left = renew and renew - now or 0
   if left > 0 and left <= slack then
-    redis.call('SET', key, string.sub(room.tail, 1, 13) .. last, 'KEEPTTL')
+    -- Offsets never get shorter.
+    redis.call('SETRANGE', room.tail_key, '13', last)
     return
   end
   local kept = batch.age + slack
-  redis.call('SET', key, text(now + slack) .. last, 'PX', text(kept + MEMORY_MS))
+  redis.call('SET', room.tail_key, text(now + slack) .. last, 'PX', text(kept + MEMORY_MS))
   redis.call('PEXPIRE', room.key, text(kept))
   local old = outdated_in(room.tag, outdated(now, batch.age, batch.before), {})
   redis.call('XTRIM', room.key, 'MINID', '=', text(old + 1))
@@ -60,8 +70,7 @@ local function store(batch, log, newest, identity, is_named, time, envelope)
     local first = redis.call('SET', identity, words, 'NX', 'GET', 'PX', window)
     if first then return first end
   end
-  local id = offset .. '-' .. newest
-  local added = redis.pcall('XADD', log, 'MAXLEN', '~', batch.keep, id, 'e', envelope)
+  local added = redis.pcall('XADD', log, offset .. '-' .. newest, 'e', envelope)
   if type(added) == 'table' then
     if identity then redis.call('DEL', identity) end
     return 'ERROR ' .. added.err
@@ -74,7 +83,8 @@ local function append(batch, room)
   local args, replies, log, ids = batch.args, batch.replies, room.key, ids_of(room)
   local newest, renew = tail(room.tail)
   newest = newest or text(forgotten_in(room.tag, forgotten(batch.now, batch.before), {}))
-  local first, parts, run = newest, {}, room
+  -- The publication: its head, and three parts of each message.
+  local parts, size, run = {'\147\0', cmsgpack.pack(tonumber(newest)), false}, 3, room
   while run do
     local number = run.number
     for at = run.at, run.at + 3 * run.count - 1, 3 do
@@ -83,17 +93,20 @@ local function append(batch, room)
       identity = identity ~= '' and ids .. identity
       local reply, offset = store(batch, log, newest, identity, is_named, args[at + 1], envelope)
       if offset then
-        newest, parts[#parts + 1] = offset, '\146' .. cmsgpack.pack(reply) .. envelope
+        newest = offset
+        parts[size + 1], parts[size + 2], parts[size + 3] = '\146', cmsgpack.pack(reply), envelope
+        size = size + 3
       end
       replies[number], number = reply, number + 1
     end
     run = run.more
   end
-  if #parts == 0 then return end
-  local head = '\147\0' .. cmsgpack.pack(tonumber(first)) .. array(#parts)
-  local publication = head .. table.concat(parts)
+  if size == 3 then return end
+  parts[3] = array(size / 3 - 1)
+  local publication = table.concat(parts)
+  redis.call('XTRIM', log, 'MAXLEN', '~', batch.keep)
   keep(batch, room, newest, renew)
-  redis.call('PUBLISH', 'r:' .. room.name, publication)
+  tell(room, publication)
   if not batch.outbox or room.class == '-' then return end
   if batch.is_full then
     batch.unarchived = newest
@@ -145,7 +158,8 @@ end
 local function admitted(batch, rooms)
   local wanted, open, count = {}, {}, 0
   for index, room in ipairs(rooms) do
-    wanted[2 * index - 1], wanted[2 * index] = room.tag .. 'b', room.tag .. 't:' .. room.name
+    room.tail_key = room.tag .. 't:' .. room.name
+    wanted[2 * index - 1], wanted[2 * index] = room.tag .. 'b', room.tail_key
   end
   local found = get_all(wanted)
   for index, room in ipairs(rooms) do
@@ -173,7 +187,7 @@ local function publish(keys, args)
   local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox')
   if shard[1] ~= args[1] then return refuse('STALE_TERM', shard[1] or '0') end
   local batch = {args = args, keep = args[2], age = tonumber(args[3]), window = args[4],
-    retry = text(math.min(tonumber(args[4]), RETRY_MS)),
+    retry = text(math.min(tonumber(args[4]), RETRY_MS)), slack = math.floor(tonumber(args[3]) / 8),
     outbox = false, is_full = false, boxed = 0, unarchived = false, now = now_ms(),
     marked = tonumber(shard[3] or 0), before = tonumber(shard[2]), replies = {}}
   local open, count = admitted(batch, by_room(keys, args))
