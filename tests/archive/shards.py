@@ -21,8 +21,10 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, ShardRecord, encode_topology, first_topology
 from roomful.shard.base import Envelope, RoomId, UserId
 from roomful.shard.library import library_source
+from roomful.shard.users import Role, user_rules
 from support.deadline import DEADLINE_S
 from support.server import claim_port
+from support.users import USERS
 
 __all__ = [
     "Archivers",
@@ -66,6 +68,8 @@ class ShardServer:
         command = [self.product, "--port", str(self.port), "--dir", str(self.directory)]
         command += ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
         command += ["--repl-diskless-sync-delay", "0", *self.options]
+        role = Role.ARCHIVER
+        command += ["--user", role.value, *user_rules(role, USERS[role])]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         eventually(self._is_up, "the server answers")
@@ -208,6 +212,8 @@ class Archivers:
         environment = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
         settings = {"port": "0", **self.settings, **more}
         environment["ROOMFUL_SHARDS"] = settings.pop("shards")
+        environment["ROOMFUL_REDIS_USERNAME"] = Role.ARCHIVER.value
+        environment["ROOMFUL_REDIS_PASSWORD"] = USERS[Role.ARCHIVER][0]
         environment |= {f"ROOMFUL_ARCHIVE_{key.upper()}": one for key, one in settings.items()}
         program = str(Path(sys.executable).parent / "roomful")
         with (self.directory / "archiver.log").open("ab") as log:

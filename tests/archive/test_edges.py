@@ -49,7 +49,7 @@ def stage(tmp_path: Path, cluster: Cluster, database: str) -> Iterator[Stage]:
     with ExitStack() as stack:
         shards = stack.enter_context(running_shards(PRODUCTS[0], tmp_path / "shards", shards=2))
         settings = {
-            "shards": shards.urls,
+            **shards.settings,
             "archive_url": url,
             "archive_outbox_entries": str(HELD),
             "log_messages_per_room": str(KEPT),

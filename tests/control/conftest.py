@@ -17,6 +17,7 @@ from remote.cluster import Cluster, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.control.controller import Controller
 from roomful.control.spec import ClusterSpec, Pace
+from support.users import CONTROLLER, USERS
 
 QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3, quiet_s=0.0)
 """Patient with a loaded machine, and quick with a dead server, which refuses connections."""
@@ -27,7 +28,9 @@ def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     """Make servers; those of one test are gone after it."""
     with ExitStack() as stack:
         yield lambda **shape: stack.enter_context(
-            running_fleet(tmp_path / f"fleet{len(list(tmp_path.iterdir()))}", **shape)
+            running_fleet(
+                tmp_path / f"fleet{len(list(tmp_path.iterdir()))}", has_users=True, **shape
+            )
         )
 
 
@@ -49,7 +52,13 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
             for name, servers in fleet.shards.items()
             if name in (only or fleet.shards)
         }
-        controller = Controller(ClusterSpec(shards, acks), pace=pace, insists=insists)
+        controller = Controller(
+            ClusterSpec(shards, acks),
+            credentials=CONTROLLER,
+            users=USERS,
+            pace=pace,
+            insists=insists,
+        )
         made.append(controller)
         return Driven(controller)
 

@@ -15,8 +15,10 @@ import redis
 
 from roomful.cluster.topology import Address
 from roomful.control.sealed import ServerOptions, build_server_options, render_config
+from roomful.shard.users import render_users
 from support.deadline import DEADLINE_S
 from support.server import claim_port
+from support.users import USERS
 
 __all__ = ["Fleet", "SealedServer", "running_fleet"]
 
@@ -28,6 +30,8 @@ class SealedServer:
     product: str
     address: Address
     directory: Path
+    has_users: bool = False
+    """Programs sign in, as on Kubernetes, and tests as an administrator."""
     _process: subprocess.Popen[bytes] | None = None
     _client: redis.Redis | None = None
 
@@ -36,7 +40,10 @@ class SealedServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         config = self.directory / "redis.conf"
         options = ServerOptions(self.address, "127.0.0.1", str(self.directory))
-        config.write_text(render_config(build_server_options(options)))
+        text = render_config(build_server_options(options))
+        if self.has_users:
+            text += render_users(USERS) + "user admin on >admin ~* &* +@all\n"
+        config.write_text(text)
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([self.product, str(config)], stdout=log, stderr=log)
         end = time.monotonic() + DEADLINE_S
@@ -74,13 +81,13 @@ class SealedServer:
     def info(self) -> Mapping[str, object]:
         """Give what it says about itself."""
         if self._client is None:
-            self._client = redis.Redis(port=self.address.port, socket_timeout=DEADLINE_S)
+            self._client = self._connect()
         found: Mapping[str, object] = self._client.info()
         return found
 
     def command(self, *words: object) -> object:
         """Send one command."""
-        with redis.Redis(port=self.address.port, socket_timeout=DEADLINE_S) as client:
+        with self._connect() as client:
             reply: object = client.execute_command(*words)
             return reply
 
@@ -96,6 +103,12 @@ class SealedServer:
                 time.sleep(0.01)
             else:
                 return
+
+    def _connect(self) -> redis.Redis:
+        name = "admin" if self.has_users else None
+        return redis.Redis(
+            port=self.address.port, username=name, password=name, socket_timeout=DEADLINE_S
+        )
 
     def _end(self, number: signal.Signals) -> None:
         if self._client is not None:
@@ -126,7 +139,9 @@ class Fleet:
 
 
 @contextmanager
-def running_fleet(directory: Path, *, shards: int, replicas: int) -> Iterator[Fleet]:
+def running_fleet(
+    directory: Path, *, shards: int, replicas: int, has_users: bool = False
+) -> Iterator[Fleet]:
     """Run the servers of *shards* shards, each with *replicas* replicas to be."""
     fleet = Fleet()
     try:
@@ -137,6 +152,7 @@ def running_fleet(directory: Path, *, shards: int, replicas: int) -> Iterator[Fl
                     "redis-server",
                     Address("127.0.0.1", claim_port()),
                     directory / f"{name}-{member}",
+                    has_users,
                 )
                 for member in range(replicas + 1)
             ]

@@ -56,7 +56,8 @@ async def lead_until_killed(driven: Driven, term: int) -> bool:
 
 def cut_off(server: SealedServer) -> None:
     """Let a primary answer no replicas and no new controllers, and go on for everyone else."""
-    server.command("ACL", "SETUSER", "default", "-psync", "-sync", "-info")
+    server.command("ACL", "SETUSER", "replica", "-psync")
+    server.command("ACL", "SETUSER", "controller", "-info")
     server.command("CLIENT", "KILL", "TYPE", "replica")
 
 
@@ -105,7 +106,8 @@ async def test_killed_after_any_order_it_loses_nothing(
             is_over = await lead_until_killed(control(fleet, acks=1), old.term + 1)
         if is_back:
             # But SYNC, which a replica tries next: with it, it would never confirm anything.
-            primary.command("ACL", "SETUSER", "default", "+@all", "-sync")
+            primary.command("ACL", "SETUSER", "replica", "+psync")
+            primary.command("ACL", "SETUSER", "controller", "+info")
             servers = [fleet.at(one) for one in old.replicas]
             listens = any(one.info().get("master_port") == old.primary.port for one in servers)
             if write(primary, f"after {number}", DEADLINE_S if listens and not is_over else 0.0):

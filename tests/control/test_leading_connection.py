@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from control.servers import Fleet, SealedServer
-from roomful.control.link import Credentials, ServerUnreachable
+from roomful.control.link import ServerUnreachable
 from roomful.control.server import Server
 from support.deadline import DEADLINE_S
+from support.users import CONTROLLER
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def sealed(make_fleet: Callable[..., Fleet]) -> SealedServer:
 @pytest.fixture
 async def led(sealed: SealedServer) -> AsyncIterator[Server]:
     """Lead a server whose connection was lost, which somebody else has noticed."""
-    server = Server(sealed.address, Credentials(), timeout_s=DEADLINE_S)
+    server = Server(sealed.address, CONTROLLER, timeout_s=DEADLINE_S)
     await server.observe()
     assert server.is_lead
     sealed.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -13,8 +13,8 @@ from roomful.cluster.placement import BUCKETS
 from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, encode_request
 from roomful.cluster.topology import Topology
 from roomful.control.asking import leave_request
-from roomful.control.link import Credentials
 from roomful.control.spec import ClusterStatus
+from support.users import CONTROLLER
 
 S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
 
@@ -39,7 +39,7 @@ def added(fleet: Fleet, name: ShardName = S3) -> AddShard:
 async def ask(control: Driven, *requests: Request) -> None:
     """Leave requests on a shard, as the commands do."""
     for request in requests:
-        await leave_request(topology(control), request, Credentials())
+        await leave_request(topology(control), request, CONTROLLER)
 
 
 def even_on(*names: ShardName) -> Callable[[ClusterStatus], bool]:

@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for number in range(2):
             own = directory / f"edge-{number}"
             own.mkdir()
-            settings = {"shards": cluster.urls, "drain_window_s": "0.2"}
+            settings = {**cluster.settings, "drain_window_s": "0.2"}
             edges.append(stack.enter_context(serving(own, settings=settings)))
         yield Site(cluster, edges, directory)
 
@@ -82,7 +82,7 @@ async def test_a_revocation_holds_on_every_edge_and_on_those_that_start_later(
         assert await client.wait_closed() == 4503
     late_directory = site.directory / f"late-{by}"
     late_directory.mkdir()
-    late = start(late_directory, settings={"shards": site.cluster.urls})
+    late = start(late_directory, settings=site.cluster.settings)
     try:
         for edge in (*site.edges, late):
             with pytest.raises(ConnectRefused):

@@ -24,7 +24,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     directory = tmp_path_factory.mktemp("pair")
     with running_cluster(PRODUCTS[0], directory, shards=1) as cluster, ExitStack() as stack:
         settings = {
-            "shards": cluster.urls,
+            **cluster.settings,
             "drain_window_s": "0.2",
             "limits_connections_per_user": str(CONNECTIONS),
             "limits_user_messages_per_second": "0.1",

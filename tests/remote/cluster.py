@@ -13,6 +13,8 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, UNPLACED, place
 from roomful.cluster.topology import Address, ShardRecord, Topology, encode_topology
 from roomful.shard.library import library_source
+from roomful.shard.users import Role, user_rules
+from support.users import EDGE, USERS
 
 __all__ = ["Cluster", "Member", "address_of", "running_cluster"]
 
@@ -51,6 +53,13 @@ class Cluster:
         servers = (one.primary for one in self.members.values())
         return ",".join(f"redis://127.0.0.1:{server.port}" for server in servers)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How an edge finds these shards and signs in to them."""
+        return {"shards": self.urls, "redis_username": EDGE.username} | (
+            {"redis_password": EDGE.password} if EDGE.password else {}
+        )
+
     def announce(self, topology: Topology) -> None:
         """Let all shards keep *topology*."""
         self.topology = topology
@@ -73,6 +82,8 @@ def running_cluster(
             )
             calls = primary.connect()
             calls.command("FUNCTION", "LOAD", library_source())
+            for role in (Role.EDGE, Role.ARCHIVER):
+                calls.command("ACL", "SETUSER", role.value, *user_rules(role, USERS[role]))
             calls("take_term", [], name, 1)
             following = [
                 stack.enter_context(

@@ -17,10 +17,10 @@ from roomful.shard.base import RoomId, Stored
 from roomful.shard.commit import CommitLimits, PublishRules
 from roomful.shard.directory import Directory
 from roomful.shard.redis import ShardOptions
-from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until
+from support.users import EDGE
 
 __all__ = ["QUICK", "Sender", "change", "replace_primary", "rooms_of", "using"]
 
@@ -90,7 +90,7 @@ async def using(
     topology = cluster.topology
     assert topology is not None
     directory = Directory(
-        [address_of(one.primary) for one in cluster.members.values()], Login(), find_s=DEADLINE_S
+        [address_of(one.primary) for one in cluster.members.values()], EDGE, find_s=DEADLINE_S
     )
     shards = RedisShards(directory, f"edge{random.randrange(1 << 40)}", options)  # noqa: S311
     shards.attach(RecordingSink())

@@ -16,10 +16,10 @@ from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Cast, RoomId, SessionRecord, Stored, UserId
 from roomful.shard.directory import Directory
 from roomful.shard.redis import ShardOptions
-from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until
+from support.users import EDGE
 
 OPTIONS = ShardOptions(call_timeout_s=DEADLINE_S, lease_s=2.0)
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -54,7 +54,7 @@ async def seat(cluster: Cluster, name: str) -> Seat:
     """Make an edge."""
     addresses = [address_of(one.primary) for one in cluster.members.values()]
     sink = RecordingSink()
-    shards = RedisShards(Directory(addresses, Login()), name, OPTIONS)
+    shards = RedisShards(Directory(addresses, EDGE), name, OPTIONS)
     shards.attach(sink)
     await shards.start()
     return Seat(shards, sink)

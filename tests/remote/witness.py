@@ -21,11 +21,11 @@ from roomful.shard.commit import CommitLimits, PublishRules
 from roomful.shard.directory import Directory
 from roomful.shard.reader import ReaderLimits
 from roomful.shard.redis import ShardOptions
-from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
 from shard.recording import make_envelope
 from support.deadline import DEADLINE_S, until
 from support.proxy import Proxy
+from support.users import EDGE
 
 __all__ = [
     "OPTIONS",
@@ -149,7 +149,7 @@ class _FixedDirectory(Directory):
     """Knows one topology, and hears of no other."""
 
     def __init__(self, topology: Topology) -> None:
-        super().__init__((), Login())
+        super().__init__((), EDGE)
         self.topology = topology
 
     async def find(self) -> Topology:

@@ -51,7 +51,7 @@ class Stage:
 
     def start_edge(self, port: int | None = None) -> Server:
         """Start an edge, on a new port or on one that it had."""
-        settings = {"shards": self._cluster.urls, "drain_window_s": "0"}
+        settings = {**self._cluster.settings, "drain_window_s": "0"}
         return start(self._directory, settings=settings, port=port)
 
     def kill_edge(self) -> None:

@@ -25,7 +25,7 @@ async def test_message_from_edge_to_edge_is_one_trace(product: str, tmp_path: Pa
         receiver = stack.enter_context(receiving())
         cluster = stack.enter_context(running_cluster(product, tmp_path / "shards", shards=2))
         settings = {
-            "shards": cluster.urls,
+            **cluster.settings,
             "tracing_endpoint": receiver.url,
             "tracing_ratio": "0",
         }

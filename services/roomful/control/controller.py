@@ -38,7 +38,7 @@ from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
 from roomful.control.owned import Owned
 from roomful.control.resharding import Resharding
-from roomful.control.server import OrderRefused, Server
+from roomful.control.server import OrderRefused, Server, Users
 from roomful.control.shard import begin_shard, tend_shard
 from roomful.control.spec import ClusterSpec, ClusterStatus, Pace
 from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
@@ -69,6 +69,7 @@ class Controller:
     Keeps one cluster as its specification says.
 
     Args:
+        users: who may sign in to the servers, and with what; None: that is not its business.
         insists: take the lead from whoever has it; for a command that a person gave.
     """
 
@@ -79,6 +80,7 @@ class Controller:
         spec: ClusterSpec,
         *,
         credentials: Credentials | None = None,
+        users: Users | None = None,
         pace: Pace | None = None,
         insists: bool = False,
     ) -> None:
@@ -88,7 +90,10 @@ class Controller:
         self.topology: Topology | None = None
         self.wishes: dict[ShardName, Wish] = {}
         """What a person wants of a shard whose primary is lost, for as long as it is here."""
+        self.has_admitted = users is None
+        """Whether every server that answered the last pass knows the users."""
         self._credentials = credentials or Credentials()
+        self._users = users
         self._insists = insists
         self._servers: dict[Address, Server] = {}
         self._missing_since: dict[Address, float] = {}
@@ -132,6 +137,7 @@ class Controller:
             await self._read_topology(seen)
             self.status = ClusterStatus(False, self.topology, {}, unreachable)
             return self.status
+        await self._admit(seen)
         try:
             await self._read_topology(seen)
             shards = await self._take_steps(seen)
@@ -141,6 +147,14 @@ class Controller:
         self._log_changes(shards)
         self.status = ClusterStatus(True, self.topology, shards, unreachable)
         return self.status
+
+    def change_passwords(self, credentials: Credentials, users: Users) -> None:
+        """Sign in by *credentials* from now on, and let *users* sign in; connections stay."""
+        self._credentials, self._users = credentials, users
+        self.has_admitted = False
+        for server in self._servers.values():
+            server.credentials = credentials
+        self._is_wanted.set()
 
     async def hand_over(self, shard: ShardName, target: Address) -> None:
         """
@@ -244,6 +258,20 @@ class Controller:
         )
 
     # Acting ---------------------------------------------------------------------------------
+
+    async def _admit(self, seen: Iterable[Address]) -> None:
+        """Tell all servers who may sign in: one that was started since may know others."""
+        users = self._users
+        if users is None:
+            return
+        is_done = True
+        for address in seen:
+            try:
+                await self._servers[address].admit(users)
+            except (ServerUnreachable, OrderRefused) as exc:
+                is_done = False
+                logger.warning("users not changed", extra={"why": str(exc)})
+        self.has_admitted = is_done and users is self._users
 
     async def _take_steps(
         self, seen: Mapping[Address, Observation]

@@ -8,7 +8,7 @@ carried (lead.py), and what was decided with it must be decided anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from roomful.protocol.errors import RoomfulError
 __all__ = ["Credentials", "Link", "ServerUnreachable"]
 
 READ_BYTES: Final = 65_536
+NAMES: Final = ("USERNAME", "PASSWORD")
 Words = tuple[str | int | bytes, ...]
 
 
@@ -39,6 +40,14 @@ class Credentials:
 
     password: str | None = field(default=None, repr=False)
     username: str | None = None
+    previous: str | None = field(default=None, repr=False)
+    """The password before this one: a server may not know yet that it was changed."""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Credentials:
+        """Read those of a command: ROOMFUL_REDIS_USERNAME and ROOMFUL_REDIS_PASSWORD."""
+        name, password = (environment.get(f"ROOMFUL_REDIS_{one}") for one in NAMES)
+        return cls(password or None, name or None)
 
 
 class Link:
@@ -72,14 +81,24 @@ class Link:
             why = exc.strerror or str(exc) or f"no connection in {timeout_s:g} s"
             raise ServerUnreachable(address, why) from exc
         link = cls(address, streams, timeout_s)
-        if credentials.password is not None:
-            name = (credentials.username,) if credentials.username else ()
-            try:
-                await link.execute_command("AUTH", *name, credentials.password)
-            except ResponseError as exc:
-                link.close()
-                raise ServerUnreachable(address, f"sign-in failed: {exc}") from exc
+        await link._sign_in(credentials)
         return link
+
+    async def _sign_in(self, credentials: Credentials) -> None:
+        name = (credentials.username,) if credentials.username else ()
+        tried = (credentials.password, credentials.previous)
+        refusal: ResponseError | None = None
+        for password in (one for one in tried if one is not None):
+            try:
+                await self.execute_command("AUTH", *name, password)
+            except ResponseError as exc:
+                refusal = refusal or exc
+            else:
+                return
+        if refusal is not None:
+            self.close()
+            who = f" as {name[0]}" if name else ""
+            raise ServerUnreachable(self.address, f"sign-in{who} failed: {refusal}") from refusal
 
     async def execute_command(self, *words: str | int | bytes) -> Any:
         """

@@ -12,7 +12,7 @@ long it slept. A connection on which nothing came for LEAD_S is closed by the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -35,14 +35,17 @@ from roomful.control.observation import (
 from roomful.control.sealed import SEALED
 from roomful.protocol.errors import RoomfulError
 from roomful.shard.library import Installed, install_library
+from roomful.shard.users import Role, user_rules
 
-__all__ = ["LEAD_S", "OrderRefused", "Server"]
+__all__ = ["LEAD_S", "OrderRefused", "Server", "Users"]
 
 LEAD_S: Final = 5
 """Seconds of silence after which a controller has lost its lead; it asks every second or so."""
 
 NAME: Final = "roomful-controller"
 READER: Final = "roomful-reader"
+Users = Mapping[Role, Sequence[str]]
+"""The passwords of each role's user, the newest first."""
 LIST: Final = ("CLIENT", "LIST", "TYPE", "normal")
 INFO: Final = ("INFO", "server", "replication", "persistence", "keyspace")
 SHARD: Final = ("HMGET", "roomful:shard", "name", "term", "seq")
@@ -70,7 +73,8 @@ class Server:
     Methods raise ServerUnreachable, and OrderRefused when the server says no.
     """
 
-    # Mutable state: the connection, its number there, and what was asked once for the process.
+    # Mutable state: how to sign in, the connection, its number there, and the users that it was
+    # told over this connection.
     def __init__(
         self,
         address: Address,
@@ -81,10 +85,12 @@ class Server:
     ) -> None:
         self._name = READER if is_reader else NAME
         self.address = address
-        self._credentials = credentials
+        self.credentials = credentials
+        """How the next connection signs in."""
         self._timeout_s = timeout_s
         self._link: Link | None = None
         self._number = 0
+        self._users: Users | None = None
         self.is_lead = False
 
     def close(self) -> None:
@@ -205,6 +211,23 @@ class Server:
         """Refuse writes with fewer than *count* replicas online."""
         await self._order("CONFIG", "SET", "min-replicas-to-write", count)
 
+    async def admit(self, users: Users) -> None:
+        """
+        Let those sign in, and nobody else but by connections that are open; a replica too.
+
+        Over one connection a server is told the same users only once.
+        """
+        if self._users == users:
+            return
+        for role in Role:
+            await self._order("ACL", "SETUSER", role.value, *user_rules(role, users[role]))
+        password = users[Role.REPLICA][0]
+        await self._order(
+            *("CONFIG", "SET", "masteruser", Role.REPLICA.value, "masterauth", password)
+        )
+        await self._order("ACL", "SETUSER", "default", "reset")
+        self._users = users
+
     async def equip(self) -> Installed | None:
         """
         See to it that this primary has the function library; None: nothing was to do.
@@ -284,17 +307,18 @@ class Server:
         if self._link is not None and not self._link.is_closed:
             return self._link
         self.is_lead = False
-        link = await Link.open(self.address, self._credentials, self._timeout_s)
+        link = await Link.open(self.address, self.credentials, self._timeout_s)
         name, number = await link.pipeline([("CLIENT", "SETNAME", self._name), ("CLIENT", "ID")])
         for reply in (name, number):
             if isinstance(reply, ResponseError):
                 link.close()
                 raise ServerUnreachable(self.address, str(reply))
-        self._link, self._number = link, number
+        self._link, self._number, self._users = link, number, None
         return link
 
     async def _settle_lead(self, link: Link, clients: str, *, insists: bool) -> None:
-        rivals = list(_rivals(clients, self._number, include_younger=insists))
+        user = self.credentials.username or "default"
+        rivals = list(_rivals(clients, self._number, user, include_younger=insists))
         for number, idle_s in list(rivals) if self._name == NAME else ():
             if insists or idle_s >= LEAD_S:
                 # An error here means that it has gone by itself.
@@ -315,11 +339,17 @@ class _Typed:
         return parse_info(reply.decode()) if args[0] == "INFO" else reply
 
 
-def _rivals(clients: str, own: int, *, include_younger: bool) -> Iterable[tuple[int, int]]:
-    """Give number and idle time (seconds) of the other controllers' connections in CLIENT LIST."""
+def _rivals(
+    clients: str, own: int, user: str, *, include_younger: bool
+) -> Iterable[tuple[int, int]]:
+    """
+    Give number and idle time (seconds) of the other controllers' connections in CLIENT LIST.
+
+    Anyone may give a connection this name; only controllers sign in as *user*.
+    """
     for line in clients.splitlines():
         words = dict(part.partition("=")[::2] for part in line.split(" "))
         number = int(words["id"])
-        is_rival = words["name"] == NAME and number != own
+        is_rival = words["name"] == NAME and words["user"] == user and number != own
         if is_rival and (include_younger or number < own):
             yield number, int(words["idle"])

@@ -59,13 +59,13 @@ async def _fault(address: Address, login: Login) -> str | None:
     except LostConnection:
         return None  # the shard is away, which is said elsewhere
     try:
-        server = await identify(_Client(connection))
-        # A mapping in RESP3.
-        found = await connection.call("CONFIG", "GET", "appendonly")
+        client = _Client(connection)
+        server = await identify(client)
+        found = await client.execute_command("INFO", "persistence")
     except (LostConnection, ReplyError):
         return None  # who may not ask finds out by the first WAITAOF
     finally:
         connection.abort()
     if server.version < _OLDEST[server.product]:
         return f"{address} is {server}"
-    return f"{address} has appendonly off" if found.get(b"appendonly") == b"no" else None
+    return f"{address} has appendonly off" if found.get("aof_enabled") == "0" else None
