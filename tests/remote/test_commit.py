@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from functions.server import PRODUCTS, RunningServer
-from remote.cluster import Cluster, running_cluster
+from remote.cluster import Cluster, address_of, running_cluster
 from remote.sending import QUICK, Sender, change, rooms_of, using
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
@@ -29,7 +29,7 @@ from roomful.shard.fsync import CannotFsync
 from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
 from shard.recording import RecordingSink, make_envelope
-from support.deadline import until
+from support.deadline import DEADLINE_S, until, within
 from support.proxy import Proxy
 
 
@@ -260,6 +260,17 @@ async def test_fsynced_needs_servers_that_can(product: str, tmp_path: Path) -> N
             for _ in range(20):
                 sender.send("room")
             await sender.check_whole()
+
+
+async def test_a_wrong_password_is_said_at_once(cluster: Cluster) -> None:
+    """Waiting would not help: it names each server and the user, and never the password."""
+    addresses = [address_of(one.primary) for one in cluster.members.values()]
+    wrong = Directory(addresses, Login("edge", "guessed"), find_s=10 * DEADLINE_S)
+    with pytest.raises(NoTopology, match=r"refuses the user edge \(WRONGPASS") as seen:
+        await within(wrong.find())
+    assert "guessed" not in str(seen.value)
+    for address in addresses:
+        assert str(address) in str(seen.value)
 
 
 async def test_nobody_there_is_said_clearly() -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from roomful.cluster.topology import Address, BadTopology, Topology, decode_topology
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, connect
+from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, SignInRefused, connect
 
 __all__ = ["Directory", "NoTopology"]
 
@@ -37,7 +37,8 @@ class NoTopology(RoomfulError):
 class Directory:
     """Finds the topology and follows it."""
 
-    # Mutable state: the newest topology, and whether somebody wants a newer one.
+    # Mutable state: the newest topology, whether somebody wants a newer one, and who refused to
+    # let this program in.
     def __init__(self, bootstrap: Sequence[Address], login: Login, *, find_s: float = 30.0) -> None:
         """
         Ask *bootstrap* first.
@@ -49,6 +50,7 @@ class Directory:
         self._login = login
         self._find_s = find_s
         self._wanted = asyncio.Event()
+        self._refusing: set[Address] = set()
         self.topology: Topology | None = None
         self.on_topology: Callable[[Topology], None] = lambda _topology: None
         """Hears each topology that is newer than all before."""
@@ -62,7 +64,7 @@ class Directory:
         Give the topology, as soon as somebody knows it.
 
         Raises:
-            NoTopology: nobody did in time.
+            NoTopology: nobody did in time, or no server lets this program in.
         """
         loop = asyncio.get_running_loop()
         end, backoff = loop.time() + self._find_s, Backoff()
@@ -72,8 +74,11 @@ class Directory:
             if self.topology is not None:
                 return self.topology
             wait_s = backoff.next_s()
-            if loop.time() + wait_s > end:
+            is_locked_out = self._refusing >= set(self._bootstrap)
+            if is_locked_out or loop.time() + wait_s > end:
                 answers = "; ".join(f"{address} {what}" for address, what in said.items())
+                if is_locked_out:
+                    raise NoTopology(f"no server lets this program in: {answers}")
                 raise NoTopology(f"no shard could be used in {self._find_s:g} s: {answers}")
             await asyncio.sleep(wait_s)
 
@@ -124,6 +129,9 @@ class Directory:
     async def _ask_one(self, address: Address) -> str | None:
         try:
             connection = await connect(address, timeout_s=MANY_S, login=self._login)
+        except SignInRefused as exc:
+            self._refusing.add(address)
+            return str(exc).removeprefix(f"{address}: ")
         except LostConnection as exc:
             return f"does not answer ({str(exc).removeprefix(f'{address}: ')})"
         try:

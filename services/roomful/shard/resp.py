@@ -36,6 +36,7 @@ __all__ = [
     "Push",
     "ReplyError",
     "RespConnection",
+    "SignInRefused",
     "connect",
     "pack",
 ]
@@ -55,10 +56,15 @@ Push = Callable[[list[Any]], None]
 
 OUTPUT_BYTES: Final = 64 << 20
 _NOTHING: Final = object()
+_NO_ENTRY: Final = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 
 class LostConnection(RoomfulError):
     """The connection to the server is gone; whether it did what was asked of it is not known."""
+
+
+class SignInRefused(LostConnection):
+    """The server takes neither this user nor this password, or they may not do even that."""
 
 
 class Login(NamedTuple):
@@ -256,7 +262,8 @@ async def connect(
             could not be opened.
 
     Raises:
-        LostConnection: it could not be opened in time, or the server refused the sign-in.
+        LostConnection: it could not be opened in time.
+        SignInRefused: the server said no.
     """
     login = login or Login()
     is_open = False
@@ -281,6 +288,9 @@ async def connect(
     except (OSError, TimeoutError, ReplyError, LostConnection) as exc:
         if connection is not None:
             connection.abort()
+        if isinstance(exc, ReplyError) and str(exc).startswith(_NO_ENTRY):
+            who = f"refuses the user {login.username}" if login.password else "wants a sign-in"
+            raise SignInRefused(f"{address}: {who} ({exc})") from exc
         raise LostConnection(f"{address}: {str(exc) or 'no answer in time'}") from exc
     except BaseException:
         if connection is not None:
