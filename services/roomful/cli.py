@@ -15,6 +15,7 @@ import uvloop
 
 from roomful.archive.command import ArchiveConfig, add_archive
 from roomful.control.command import add_controller_command
+from roomful.control.users_command import add_users_command
 from roomful.edge.app import EdgeServer, build_edge
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.cluster_settings import find_servers
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_serve(commands)
     add_cluster_command(commands)
     add_controller_command(commands)
+    add_users_command(commands)
     add_topology_command(commands)
     add_role_commands(commands)
     add_reshard_commands(commands)

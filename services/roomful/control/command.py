@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import signal
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import MAX_ACKS, Address
 from roomful.control.controller import Controller
+from roomful.control.link import Credentials
 from roomful.control.spec import ClusterSpec, Pace
 from roomful.protocol.errors import RoomfulError
 from roomful.telemetry.logging import configure_logging
@@ -20,7 +22,8 @@ __all__ = ["BadOption", "add_controller_command", "parse_address"]
 DESCRIPTION = """\
 Looks after shards whose servers were started sealed: gives each a primary and replicas, replaces
 a primary that died, keeps the topology. Several may run, one of them leads. `roomful cluster`
-and the operator run it by themselves.
+and the operator run it by themselves. Servers with users (`roomful users`) want
+ROOMFUL_REDIS_USERNAME=controller and ROOMFUL_REDIS_PASSWORD.
 """
 
 
@@ -77,7 +80,8 @@ def _run(options: argparse.Namespace) -> int:
     shards = dict(_shard(text) for text in options.shard)
     spec = ClusterSpec(shards, options.acks, options.fsynced)
     configure_logging("info", "text")
-    asyncio.run(_control(Controller(spec, pace=Pace(fail_after_s=options.fail_after))))
+    pace = Pace(fail_after_s=options.fail_after)
+    asyncio.run(_control(Controller(spec, credentials=Credentials.of(os.environ), pace=pace)))
     return 0
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from roomful.cluster.topology import Address, Topology
 from roomful.control.command import parse_address
+from roomful.control.link import Credentials
 from roomful.control.reading import Reading, read_cluster
 from roomful.local.layout import BadCluster, Layout, default_state_directory
 
@@ -64,7 +66,7 @@ async def read_known(addresses: Iterable[Address]) -> tuple[Reading, Topology]:
     Raises:
         BadCluster: no server there has one.
     """
-    reading = await read_cluster(addresses)
+    reading = await read_cluster(addresses, Credentials.of(os.environ))
     if reading.topology is None:
         unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
         raise BadCluster("\n".join(["no server knows a topology", *unreachable]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections import Counter
@@ -209,7 +210,7 @@ def _plan(wanted: Topology, *, is_dry: bool) -> str:
 async def _leave(topology: Topology, request: Request) -> None:
     """Leave *request* where the controller finds it."""
     try:
-        await leave_request(topology, request, Credentials())
+        await leave_request(topology, request, Credentials.of(os.environ))
     except ServerUnreachable as exc:
         raise BadCluster(f"not asked: {exc}") from exc
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from roomful.cluster.shard_facts import Promote, Wish
 from roomful.cluster.topology import Address, Topology
 from roomful.control.command import parse_address
 from roomful.control.controller import Controller
-from roomful.control.link import ServerUnreachable
+from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.reading import Reading
 from roomful.control.server import OrderRefused
 from roomful.control.spec import ClusterSpec, ClusterStatus
@@ -107,7 +108,8 @@ def _target(status: ShardStatus, wanted: Address | None) -> Address:
 
 
 async def _hand_over(topology: Topology, before: ShardStatus, target: Address) -> int:
-    controller = Controller(ClusterSpec.of(topology), insists=True)
+    credentials = Credentials.of(os.environ)
+    controller = Controller(ClusterSpec.of(topology), credentials=credentials, insists=True)
     began = time.monotonic()
 
     try:
@@ -164,7 +166,8 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 async def _force(topology: Topology, before: ShardStatus) -> int:
-    controller = Controller(ClusterSpec.of(topology), insists=True)
+    credentials = Credentials.of(os.environ)
+    controller = Controller(ClusterSpec.of(topology), credentials=credentials, insists=True)
     controller.wishes[before.name] = Wish(force=True)
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,6 +13,7 @@ import msgspec
 
 from roomful.cluster.requests import planned_moves
 from roomful.cluster.topology import Address, Topology, encode_topology
+from roomful.control.link import Credentials
 from roomful.control.reading import MoveUnderWay, Reading, read_moves
 from roomful.control.view import ShardStatus
 from roomful.local.finding import add_cluster_options, find_cluster, read_known
@@ -46,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
 async def _show(options: argparse.Namespace) -> int:
     reading, topology = await read_known(find_cluster(options.servers, options.state_dir))
-    under_way = await read_moves(topology)
+    under_way = await read_moves(topology, Credentials.of(os.environ))
     if options.json:
         sys.stdout.write(_encode(reading, under_way))
     else:
