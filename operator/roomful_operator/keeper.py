@@ -12,16 +12,14 @@ import asyncio
 import base64
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from roomful.cluster.topology import Address
 from roomful.control.asking import leave_request
 from roomful.control.controller import Controller
-from roomful.control.link import Credentials
 from roomful.control.spec import ClusterSpec, ClusterStatus
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import (
@@ -31,15 +29,24 @@ from roomful_operator.api import (
     PODS,
     SECRETS,
     ApiFailed,
-    Conflict,
     KubernetesApi,
-    NotFound,
 )
-from roomful_operator.manifests.access import build_secrets
 from roomful_operator.manifests.edges import auth_secret, edges_name
-from roomful_operator.manifests.parts import EDGE, SHARD_PORT, Manifest, cluster_labels
-from roomful_operator.manifests.shards import member_names, redis_secret_name, set_name
-from roomful_operator.orders import FAILOVER, MOVE_BUCKET, read_failover, read_move
+from roomful_operator.manifests.parts import (
+    COMPONENT_LABEL,
+    EDGE,
+    SHARD_PORT,
+    Manifest,
+    cluster_labels,
+)
+from roomful_operator.manifests.shards import member_names, set_name
+from roomful_operator.orders import (
+    CHANGE_PASSWORDS,
+    FAILOVER,
+    MOVE_BUCKET,
+    read_failover,
+    read_move,
+)
 from roomful_operator.reconcile import (
     Action,
     Apply,
@@ -52,6 +59,7 @@ from roomful_operator.reconcile import (
 )
 from roomful_operator.rolling import HandOver, Replace, next_step, outdated_pods
 from roomful_operator.scaling import DELETION_COST, EdgeScaling
+from roomful_operator.signing_in import SigningIn
 from roomful_operator.spec import Cluster, parse_cluster
 from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
 
@@ -59,7 +67,6 @@ __all__ = ["Keeper", "Leadership"]
 
 logger = logging.getLogger("roomful.operator")
 
-PASSWORD_BYTES: Final = 24
 MAX_MESSAGE: Final = 1000
 """Of an event; the API server refuses more than 1024."""
 
@@ -88,7 +95,7 @@ class NotLeading(ApiFailed):
 class Keeper:
     """One cluster's keeper; `look_after` is one pass."""
 
-    # Mutable state: the controller and its task, what it signs in with, the writes of this pass.
+    # Mutable state: the controller and its task, the passwords, the writes of this pass.
     def __init__(
         self, api: KubernetesApi, leads: Leadership, on_change: Callable[[], None]
     ) -> None:
@@ -97,7 +104,7 @@ class Keeper:
         self._on_change = on_change
         self._controller: Controller | None = None
         self._task: asyncio.Task[None] | None = None
-        self._credentials: Credentials | None = None
+        self._signing_in = SigningIn(api, self._write)
         self._scaling = EdgeScaling()
         self._signing: str | None = None
         self._writes = 0
@@ -134,11 +141,15 @@ class Keeper:
         try:
             await self._mark(cluster, going)
             if not cluster.is_paused:
-                await self._make_secrets(cluster)
+                await self._signing_in.look(cluster)
+                live = observed.objects.get(Key("Deployment", edges_name(cluster)))
+                mark = self._signing_in.mark(self._controller, live)
+                plan = replace(plan, passwords=mark)
                 for action in reconcile(build_desired(cluster, plan, observed), observed):
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
                 await self._obey(cluster, document, observed)
+                await self._end_change(cluster, pods)
                 await self._roll(cluster, observed, pods)
                 if is_calm and cluster.edges.autoscaling is not None:
                     await self._even_out(cluster, edges)
@@ -240,11 +251,27 @@ class Keeper:
             try:
                 move = read_move(document, controller.status.shards, topology)
                 if move is not None and topology is not None:
-                    await leave_request(topology, move, self._credentials or Credentials())
+                    await leave_request(topology, move, self._signing_in.credentials)
                 said = Condition("Ordered", True, "MoveOrdered", str(move))
             except RoomfulError as exc:
                 said = Condition("Ordered", False, "MoveRefused", str(exc))
             await self._obeyed(cluster, MOVE_BUCKET, said)
+        if CHANGE_PASSWORDS in carried:
+            try:
+                await self._signing_in.begin_change(cluster)
+                self._signing_in.tell(controller)
+                said = Condition("Ordered", True, "PasswordsChanging", "old ones are taken too")
+            except RoomfulError as exc:
+                said = Condition("Ordered", False, "PasswordsRefused", str(exc))
+            await self._obeyed(cluster, CHANGE_PASSWORDS, said)
+
+    async def _end_change(self, cluster: Cluster, pods: Sequence[Manifest]) -> None:
+        controller = self._controller
+        if controller is None or not await self._signing_in.end_change(cluster, controller, pods):
+            return
+        self._signing_in.tell(controller)
+        said = Condition("Ordered", True, "PasswordsChanged", "only the new ones are taken")
+        await self._post_event(cluster, said)
 
     async def _obeyed(self, cluster: Cluster, order: str, said: Condition) -> None:
         body = {"metadata": {"annotations": {order: None}}}
@@ -293,25 +320,6 @@ class Keeper:
         self._writes += 1
         return await request
 
-    async def _make_secrets(self, cluster: Cluster) -> None:
-        """Make the secrets that are not there; learn the password of the servers."""
-        if self._credentials is not None:
-            return
-        namespace = cluster.identity.namespace
-        made = build_secrets(
-            cluster,
-            password=secrets.token_hex(PASSWORD_BYTES),
-            signing=secrets.token_hex(PASSWORD_BYTES),
-        )
-        for manifest in made:
-            try:
-                await self._api.get(SECRETS, namespace, manifest["metadata"]["name"])
-            except NotFound:
-                with contextlib.suppress(Conflict):  # another one was faster: its secret it is
-                    await self._write(self._api.create(SECRETS, namespace, manifest))
-        found = await self._api.get(SECRETS, namespace, redis_secret_name(cluster))
-        self._credentials = Credentials(password=_decoded(found["data"]["password"]))
-
     async def _tend_controller(self, cluster: Cluster, plan: Plan, observed: Observed) -> None:
         """Run the controller with what is wanted now; begin when all addresses are known."""
         shards = {}
@@ -327,10 +335,12 @@ class Keeper:
             logger.error("controller ended", extra={"cluster": cluster.name, "why": repr(failed)})
             self._task = None
         if self._task is None:
-            self._controller = Controller(wanted, credentials=self._credentials)
+            self._controller = self._signing_in.make_controller(wanted)
             self._task = asyncio.create_task(self._controller.run(), name=f"control {cluster.name}")
         elif self._controller is not None and self._controller.spec != wanted:
             self._controller.spec = wanted
+        if self._controller is not None:
+            self._signing_in.tell(self._controller)
 
     # Telling --------------------------------------------------------------------------------
 
@@ -371,7 +381,7 @@ class Keeper:
 
 
 def _component(pod: Manifest) -> str:
-    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component"))
+    return str(pod["metadata"]["labels"].get(COMPONENT_LABEL))
 
 
 def _current_edges(cluster: Cluster, observed: Observed) -> int:

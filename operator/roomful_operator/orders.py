@@ -15,12 +15,23 @@ from roomful.cluster.topology import Address, Topology
 from roomful.control.view import Phase, ShardStatus
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["FAILOVER", "MOVE_BUCKET", "BadOrder", "Failover", "read_failover", "read_move"]
+__all__ = [
+    "CHANGE_PASSWORDS",
+    "FAILOVER",
+    "MOVE_BUCKET",
+    "BadOrder",
+    "Failover",
+    "read_failover",
+    "read_move",
+]
 
 FAILOVER: Final = "roomful.dev/failover"
 """`SHARD`, or `SHARD=POD`: hand the shard's role to a replica, or to this one."""
 MOVE_BUCKET: Final = "roomful.dev/move-bucket"
 """`BUCKET=SHARD`: put the bucket on the shard, and let it stay there."""
+
+CHANGE_PASSWORDS: Final = "roomful.dev/change-passwords"
+"""Whatever its value: give edges, archiver, replicas and operator other passwords."""
 
 
 class BadOrder(RoomfulError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration
-from roomful_operator.orders import FAILOVER, MOVE_BUCKET
+from roomful_operator.orders import CHANGE_PASSWORDS, FAILOVER, MOVE_BUCKET
 
 __all__ = ["main", "render_status"]
 
@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     move.add_argument("name")
     move.add_argument("bucket", type=int, metavar="BUCKET", help="0 to 1023")
     move.add_argument("shard", metavar="SHARD")
+    change = commands.add_parser(
+        "change-passwords", help="of all programs at the shards' servers, while they run"
+    )
+    change.add_argument("name")
     drain = commands.add_parser(
         "drain-edge", help="evict an edge's pod: its clients move in waves, another one starts"
     )
@@ -75,6 +79,10 @@ async def _run(options: argparse.Namespace) -> None:
                 body = {"metadata": {"annotations": {MOVE_BUCKET: order}}}
                 await api.merge(CLUSTERS, options.namespace, options.name, body)
                 print("ordered; the cluster's events say how it went")  # noqa: T201
+            case "change-passwords":
+                body = {"metadata": {"annotations": {CHANGE_PASSWORDS: "now"}}}
+                await api.merge(CLUSTERS, options.namespace, options.name, body)
+                print("ordered; edges are replaced, then old passwords end")  # noqa: T201
             case _:
                 await api.evict(options.namespace, options.pod)
                 print(f"{options.pod} drains")  # noqa: T201 - a command

@@ -79,7 +79,7 @@ class Observed:
     """What the API server has of one cluster."""
 
     objects: Mapping[Key, Manifest] = field(default_factory=dict)
-    """Those that the cluster owns, but for Secrets, which are only made and never read."""
+    """Those that the cluster owns, but for Secrets: see signing_in.py."""
 
     @property
     def shards(self) -> frozenset[ShardName]:
@@ -121,6 +121,8 @@ class Plan:
     """Addresses of servers as the topology knows them, by name."""
     has_topology: bool = True
     """Whether all shards have had their roles, ever."""
+    passwords: str = ""
+    """A word that changes with the passwords of edges and archiver."""
 
 
 def build_desired(cluster: Cluster, plan: Plan, observed: Observed) -> Desired:
@@ -148,9 +150,10 @@ def build_desired(cluster: Cluster, plan: Plan, observed: Observed) -> Desired:
         names = (edges_name(cluster), Part(cluster, ARCHIVER).account)
         awaited |= {Key("Deployment", name) for name in names}
         return Desired(desired, frozenset(awaited))
-    desired.append(build_edges(cluster, replicas=plan.edges, shards=addresses))
+    word = plan.passwords
+    desired.append(build_edges(cluster, replicas=plan.edges, shards=addresses, passwords=word))
     if cluster.archive is not None:
-        desired.append(build_archiver(cluster, cluster.archive, addresses))
+        desired.append(build_archiver(cluster, cluster.archive, addresses, passwords=word))
     return Desired(desired)
 
 

@@ -42,6 +42,9 @@ class ApiServer:
         path = request.path
         self.writes.append(f"{request.method} {path}")
         if request.method == "PATCH":
+            if request.content_type == "application/merge-patch+json":
+                self.objects[path] = _merged(self.objects.get(path, {}), body)
+                return web.json_response(self.objects[path])
             return web.json_response(self._apply(path, body))
         if request.method == "POST":
             metadata = body["metadata"]
@@ -87,6 +90,19 @@ class ApiServer:
     def _version(self, path: str) -> str | None:
         found = self.objects.get(path, {}).get("metadata", {}).get("resourceVersion")
         return None if found is None else str(found)
+
+
+def _merged(before: Any, patch: Any) -> Any:
+    # RFC 7396
+    if not isinstance(patch, dict):
+        return patch
+    after = dict(before) if isinstance(before, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            after.pop(name, None)
+        else:
+            after[name] = _merged(after.get(name), value)
+    return after
 
 
 def _failure(status: int, message: str) -> web.Response:

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from kube.objects import cluster, container, environment, found, settled
+from kube.objects import cluster, container, environment, found, plan, settled
 from roomful.cluster.topology import Address
 from roomful_operator.manifests.edges import build_edges
 from roomful_operator.manifests.parts import Manifest
 from roomful_operator.manifests.shards import build_shard_services, build_shard_set
+from roomful_operator.reconcile import Apply, build_desired, reconcile
 from roomful_operator.spec import Cluster
 
 ARCHIVE = {"dsn": {"name": "postgres", "key": "uri"}}
@@ -88,7 +89,40 @@ def test_no_secret_is_in_a_manifest(workload: Manifest) -> None:
     for name, value in environment(workload).items():
         if any(word in name for word in ("SECRET", "PASSWORD", "URL")):
             assert set(value) == {"secretKeyRef"}
-    assert not any("requirepass" in word for word in words(workload))
+    assert not any("masterauth" in word or "requirepass" in word for word in words(workload))
+
+
+def test_a_program_gets_its_own_password_only() -> None:
+    """Edges and archiver sign in as themselves; servers read hashes, and no program's password."""
+    observed = settled(cluster({"archive": ARCHIVE}))
+    for role in ("edge", "archiver"):
+        workload = found(observed, "Deployment", f"chat-{role}")
+        variables = environment(workload)
+        assert variables["ROOMFUL_REDIS_USERNAME"] == role
+        entry = {"secretKeyRef": {"name": "chat-redis", "key": role}}
+        assert variables["ROOMFUL_REDIS_PASSWORD"] == entry
+        assert sum("chat-redis" in word for word in words(workload)) == 1
+    (volume,) = (
+        one["secret"]
+        for one in found(observed, "StatefulSet", "chat-s1")["spec"]["template"]["spec"]["volumes"]
+        if "secret" in one
+    )
+    assert volume == {
+        "secretName": "chat-redis",
+        "items": [{"key": "users.conf", "path": "users.conf"}],
+    }
+
+
+def test_new_passwords_come_with_new_pods_and_new_servers_not() -> None:
+    """Servers are told while they run; edges and archiver read theirs when they start."""
+    one = cluster({"archive": ARCHIVE})
+    observed = settled(one)
+    wanted = build_desired(one, plan(one, passwords="other"), observed)
+    applied = [one.manifest for one in reconcile(wanted, observed) if isinstance(one, Apply)]
+    assert [manifest["metadata"]["name"] for manifest in applied] == ["chat-edge", "chat-archiver"]
+    for manifest in applied:
+        annotations = manifest["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["roomful.dev/passwords"] == "other"
 
 
 @pytest.mark.parametrize("workload", everything())
@@ -230,7 +264,7 @@ def test_servers_boot_sealed_and_say_who_they_are() -> None:
         assert "replicaof 127.0.0.1 1" in lines
         assert f"replica-announce-ip {address}" in lines
         assert f"maxmemory {64 * 2**20}" in lines
-        assert lines[0] == "include /etc/roomful-auth/auth.conf"
+        assert lines[0] == "include /etc/roomful-users/users.conf"
 
 
 def test_a_server_finds_its_own_configuration() -> None:
@@ -291,7 +325,7 @@ def test_a_template_changes_only_on_purpose() -> None:
         ).hexdigest()[:12]
         for name, workload in templates.items()
     }
-    assert digests == {"edge": "87dc932eaff8", "shard": "b7954bbe13b1"}
+    assert digests == {"edge": "bdea057975ff", "shard": "153906e76125"}
 
 
 # Who may do what ----------------------------------------------------------------------------

@@ -88,20 +88,15 @@ def _policy(part: Part, port: int, peers: Sequence[Mapping[str, Any]]) -> Manife
     )
 
 
-def build_secrets(cluster: Cluster, *, password: str, signing: str) -> list[Manifest]:
+def build_secrets(cluster: Cluster, *, users: Mapping[str, str], signing: str) -> list[Manifest]:
     """
-    Give the Secrets that the operator makes when they are not there, and never changes.
+    Give the Secrets that the operator makes when they are not there.
 
     Args:
-        password: of the servers; letters and digits only.
+        users: what the one with the servers' users begins with.
         signing: what tokens are signed with.
     """
-    secrets = {
-        redis_secret_name(cluster): {
-            "password": password,
-            "auth.conf": f"requirepass {password}\nmasterauth {password}\n",
-        }
-    }
+    secrets = {redis_secret_name(cluster): dict(users)}
     if cluster.auth.secret is None:
         name, key = auth_secret(cluster)
         secrets[name] = {key: signing}

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from roomful.cluster.topology import Address
-from roomful_operator.manifests.edges import archive_url, secret_entry
+from roomful.shard.users import Role
+from roomful_operator.manifests.edges import archive_url, redis_login
 from roomful_operator.manifests.parts import (
     ARCHIVER,
     Manifest,
@@ -16,7 +17,6 @@ from roomful_operator.manifests.parts import (
     build_manifest,
     build_pod_template,
 )
-from roomful_operator.manifests.shards import redis_secret_name
 from roomful_operator.spec import Archive, Cluster
 
 __all__ = ["build_archiver"]
@@ -24,8 +24,15 @@ __all__ = ["build_archiver"]
 METRICS_PORT: Final = 9180
 
 
-def build_archiver(cluster: Cluster, archive: Archive, shards: Sequence[Address]) -> Manifest:
-    """Give the Deployment of the archiver; several share the shards' outboxes between them."""
+def build_archiver(
+    cluster: Cluster, archive: Archive, shards: Sequence[Address], *, passwords: str = ""
+) -> Manifest:
+    """
+    Give the Deployment of the archiver; several share the shards' outboxes between them.
+
+    Args:
+        passwords: as of build_edges.
+    """
     part = Part(cluster, ARCHIVER)
     values = {
         "ROOMFUL_LOG_FORMAT": "json",
@@ -39,17 +46,14 @@ def build_archiver(cluster: Cluster, archive: Archive, shards: Sequence[Address]
         "args": ["archive", "--migrate"],
         "env": [
             *archive_url(cluster),
-            {
-                "name": "ROOMFUL_REDIS_PASSWORD",
-                "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
-            },
+            *redis_login(cluster, Role.ARCHIVER),
             *({"name": name, "value": value} for name, value in values.items()),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 3},
         "resources": {name: dict(value) for name, value in archive.resources.items()},
     }
-    template = build_pod_template(part, archive.pod, container)
+    template = build_pod_template(part, archive.pod, container, passwords=passwords)
     spec = {
         "replicas": archive.replicas,
         "revisionHistoryLimit": 3,

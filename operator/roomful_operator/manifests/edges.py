@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from roomful.cluster.topology import Address
+from roomful.shard.users import Role
 from roomful_operator.manifests.parts import (
     EDGE,
     EDGE_PORT,
@@ -25,6 +26,7 @@ __all__ = [
     "build_edge_services",
     "build_edges",
     "edges_name",
+    "redis_login",
     "secret_entry",
 ]
 
@@ -45,13 +47,16 @@ def auth_secret(cluster: Cluster) -> tuple[str, str]:
     return (given.name, given.key) if given else (f"{cluster.name}-auth", "secret")
 
 
-def build_edges(cluster: Cluster, *, replicas: int, shards: Sequence[Address]) -> Manifest:
+def build_edges(
+    cluster: Cluster, *, replicas: int, shards: Sequence[Address], passwords: str = ""
+) -> Manifest:
     """
     Give the Deployment of the edges.
 
     Args:
         replicas: how many; the autoscaler's number, or that of the specification.
         shards: the servers from which an edge learns the topology.
+        passwords: a word that changes with them: new ones come with new pods.
     """
     edges = cluster.edges
     part = Part(cluster, EDGE)
@@ -61,6 +66,7 @@ def build_edges(cluster: Cluster, *, replicas: int, shards: Sequence[Address]) -
         _container(cluster, shards),
         volumes=[{"name": "tmp", "emptyDir": {}}],
         grace_s=UNREADY_S + edges.drain_seconds + GRACE_S,
+        passwords=passwords,
     )
     spec = {
         "replicas": replicas,
@@ -140,12 +146,18 @@ def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
     return [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "ROOMFUL_AUTH_SECRET", "valueFrom": secret_entry(secret, key)},
-        {
-            "name": "ROOMFUL_REDIS_PASSWORD",
-            "valueFrom": secret_entry(redis_secret_name(cluster), "password"),
-        },
+        *redis_login(cluster, Role.EDGE),
         *archive_url(cluster),
         *({"name": name, "value": value} for name, value in sorted(values.items())),
+    ]
+
+
+def redis_login(cluster: Cluster, role: Role) -> list[Manifest]:
+    """Give the variables with which a program signs in to the servers as *role*."""
+    password = secret_entry(redis_secret_name(cluster), role.value)
+    return [
+        {"name": "ROOMFUL_REDIS_USERNAME", "value": role.value},
+        {"name": "ROOMFUL_REDIS_PASSWORD", "valueFrom": password},
     ]
 
 

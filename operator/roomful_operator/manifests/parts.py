@@ -12,9 +12,11 @@ from roomful_operator.spec import Cluster, Pod
 
 __all__ = [
     "ARCHIVER",
+    "COMPONENT_LABEL",
     "EDGE",
     "EDGE_PORT",
     "GROUP",
+    "PASSWORDS",
     "SHARD",
     "SHARD_LABEL",
     "SHARD_PORT",
@@ -32,6 +34,9 @@ Manifest = dict[str, Any]
 
 GROUP: Final = "roomful.dev"
 SHARD_LABEL: Final = "roomful.dev/shard"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+PASSWORDS: Final = "roomful.dev/passwords"
+"""The annotation of pods that changes with the passwords that their programs sign in with."""
 EDGE: Final = "edge"
 SHARD: Final = "shard"
 ARCHIVER: Final = "archiver"
@@ -54,7 +59,7 @@ class Part:
         """Give the labels that the part's pods are found by; they never change."""
         found = {
             **cluster_labels(self.cluster.name),
-            "app.kubernetes.io/component": self.component,
+            COMPONENT_LABEL: self.component,
         }
         return {**found, SHARD_LABEL: self.shard} if self.shard else found
 
@@ -139,9 +144,16 @@ def build_pod_template(
     *,
     volumes: Sequence[Manifest] = (),
     grace_s: int = 30,
+    passwords: str = "",
 ) -> Manifest:
-    """Give the pod template of a component: restricted, spread, and with what *pod* adds."""
+    """
+    Give the pod template of a component: restricted, spread, and with what *pod* adds.
+
+    Args:
+        passwords: what PASSWORDS is set to.
+    """
     cluster, match, user = part.cluster, part.selector, USERS[part.component]
+    annotations = {**pod.annotations, **({PASSWORDS: passwords} if passwords else {})}
     env = [*container.get("env", ()), *map(dict, pod.extra_env)]
     mounts = [*container.get("volumeMounts", ()), *map(dict, pod.extra_volume_mounts)]
     spec: Manifest = {
@@ -179,7 +191,7 @@ def build_pod_template(
     return {
         "metadata": {
             "labels": {**pod.labels, **match},
-            **({"annotations": dict(pod.annotations)} if pod.annotations else {}),
+            **({"annotations": annotations} if annotations else {}),
         },
         "spec": {**spec, **{name: value for name, value in optional.items() if value}},
     }

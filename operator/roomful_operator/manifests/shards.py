@@ -22,6 +22,7 @@ from roomful_operator.manifests.parts import (
     build_manifest,
     build_pod_template,
 )
+from roomful_operator.passwords import USERS_FILE
 from roomful_operator.spec import Cluster, parse_quantity
 
 __all__ = [
@@ -39,7 +40,7 @@ MEMORY_HEADROOM: Final = 1.5
 MEMORY_BASE_BYTES: Final = 96 * 2**20
 """What a server needs besides data: itself, the backlog for replicas that were away, clients."""
 CONFIG_PATH: Final = "/etc/roomful"
-AUTH_PATH: Final = "/etc/roomful-auth"
+USERS_PATH: Final = "/etc/roomful-users"
 
 
 def set_name(cluster: Cluster, shard: ShardName) -> str:
@@ -48,7 +49,7 @@ def set_name(cluster: Cluster, shard: ShardName) -> str:
 
 
 def redis_secret_name(cluster: Cluster) -> str:
-    """Give the name of the Secret with the servers' password."""
+    """Give the name of the Secret with the passwords of the servers' users."""
     return f"{cluster.name}-redis"
 
 
@@ -126,7 +127,7 @@ def build_shard_config(
             max_memory_bytes=int(parse_quantity(cluster.shards.memory)),
         )
         text = render_config(build_server_options(options))
-        data[f"{name}.conf"] = f"include {AUTH_PATH}/auth.conf\n{text}"
+        data[f"{name}.conf"] = f"include {USERS_PATH}/{USERS_FILE}\n{text}"
     part = Part(cluster, SHARD, shard)
     return build_manifest(part, "ConfigMap", set_name(cluster, shard), {"data": data})
 
@@ -141,7 +142,14 @@ def build_shard_set(cluster: Cluster, shard: ShardName) -> Manifest:
         _container(cluster),
         volumes=[
             {"name": "config", "configMap": {"name": set_name(cluster, shard)}},
-            {"name": "auth", "secret": {"secretName": redis_secret_name(cluster)}},
+            {
+                "name": "users",
+                "secret": {
+                    "secretName": redis_secret_name(cluster),
+                    # Hashes, and the replicas' own password: no program's is in these pods.
+                    "items": [{"key": USERS_FILE, "path": USERS_FILE}],
+                },
+            },
         ],
     )
     storage_class = (
@@ -197,6 +205,6 @@ def _container(cluster: Cluster) -> Manifest:
         "volumeMounts": [
             {"name": "data", "mountPath": "/data"},
             {"name": "config", "mountPath": CONFIG_PATH, "readOnly": True},
-            {"name": "auth", "mountPath": AUTH_PATH, "readOnly": True},
+            {"name": "users", "mountPath": USERS_PATH, "readOnly": True},
         ],
     }
