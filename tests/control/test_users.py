@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from control.servers import Fleet, SealedServer
 from roomful.control.link import Credentials, Link, ServerUnreachable
 from roomful.control.server import Server
 from roomful.shard.library import library_source
-from roomful.shard.users import FUNCTIONS, Role
+from roomful.shard.users import FUNCTIONS, Role, user_rules
 from support.deadline import DEADLINE_S, eventually
 from support.users import CONTROLLER, USERS
 
@@ -70,6 +71,26 @@ def served(make_fleet: MakeFleet) -> SealedServer:
     """Start one server that has users."""
     (server,) = make_fleet(shards=1, replicas=0).servers
     return server
+
+
+@pytest.mark.parametrize(
+    ("file", "roles"),
+    [
+        ("functions.lua", [Role.EDGE, Role.CONTROLLER]),
+        ("functions_publishing.lua", [Role.EDGE]),
+        ("functions_reading.lua", [Role.EDGE]),
+        ("functions_presence.lua", [Role.EDGE]),
+        ("functions_control.lua", [Role.EDGE]),
+        ("functions_moving.lua", [Role.CONTROLLER]),
+    ],
+)
+def test_what_functions_do_their_callers_may(file: str, roles: list[Role]) -> None:
+    """A command that is new in a function is a new right of its callers, whichever way it goes."""
+    source = files("roomful.shard").joinpath(file).read_text("utf-8")
+    used = {word.lower() for word in re.findall(r"redis\.p?call\('(\w+)'", source)}
+    for role in roles:
+        rights = {word[1:].split("|")[0] for word in user_rules(role, ()) if word[0] == "+"}
+        assert used <= rights, f"{role.value} has to have {used - rights}"
 
 
 class Program:

@@ -54,7 +54,7 @@ _CONNECTING: Final = ("+@connection", "-@admin", "-@dangerous", "-select", "-res
 _COMMANDS: Final = {
     Role.EDGE: """\
         info subscribe unsubscribe publish scan time
-        del unlink exists pexpire get mget set
+        del unlink exists pexpire get mget set setrange
         hget hmget hgetall hexists hscan hset hdel hincrby
         sadd srem scard sismember spop srandmember
         zadd zrem zcard zcount zscore zrange zrangebyscore zremrangebyscore
