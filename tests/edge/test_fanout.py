@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.world import split_frames
 from roomful.cluster.cursor import ShardName
 from roomful.edge.encoding import Wire
-from roomful.edge.fanout import Carrier, Fanout, Waiting
+from roomful.edge.fanout import TURN_WRITES, Carrier, Fanout, Waiting
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Cast, Entry, RoomId, UserId
 from roomful.shard.memory import MemoryShard
@@ -58,6 +58,7 @@ class Member:
     is_congested: bool = False
     heard: list[bytes] = field(default_factory=list)
     out: bytes | None = None
+    writes: int = 0
     on_queue: Callable[[], None] = lambda: None
     interrupted: list[bool] = field(default_factory=list)
 
@@ -73,7 +74,9 @@ class Member:
     def flush(self) -> None:
         """Hear the frames of the batch."""
         out, self.out = self.out, None
-        self.heard += split_frames(out or b"")
+        if out is not None:
+            self.writes += 1
+            self.heard += split_frames(out)
 
     def queue(self, packets: Sequence[bytes]) -> None:
         """Hear packets."""
@@ -117,6 +120,12 @@ def heard_offsets(member: Member) -> list[int]:
     ]
 
 
+async def turns(count: int) -> None:
+    """Let the loop turn so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture
 def hall() -> Hall:
     """A fan-out."""
@@ -147,6 +156,47 @@ async def test_members_of_one_kind_hear_the_same_object(hall: Hall) -> None:
     hall.fanout.deliver(SHARD, ROOM, [Entry(1, envelope)])
     assert len({id(member.out) for member in members}) == 1
     hall.fanout.flush()
+
+
+async def test_a_large_room_is_written_to_in_turns_of_the_loop(hall: Hall) -> None:
+    """Whatever else is due runs in between, and everyone hears it."""
+    members = [await hall.add(Member()) for _ in range(3 * TURN_WRITES)]
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(sum(member.writes for member in members))
+        if len(seen) < 4:
+            asyncio.get_running_loop().call_soon(look)
+
+    asyncio.get_running_loop().call_soon(look)
+    hall.deliver("r")
+    await turns(4)
+    assert seen == [TURN_WRITES, 2 * TURN_WRITES, 3 * TURN_WRITES, 3 * TURN_WRITES]
+
+
+async def test_what_comes_for_a_member_that_waits_for_its_turn_goes_out_in_one_write(
+    hall: Hall,
+) -> None:
+    """In order; who had its turn already is written to again."""
+    members = [await hall.add(Member()) for _ in range(TURN_WRITES + 1)]
+    hall.deliver("r")
+    hall.deliver("r")
+    await turns(4)
+    assert [member.writes for member in members] == [2] * TURN_WRITES + [1]
+    assert all(heard_offsets(member) == [1, 2] for member in members)
+
+
+async def test_what_waits_for_its_turn_is_bounded_in_bytes(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound everyone is written to at once."""
+    monkeypatch.setattr("roomful.edge.fanout.STAGED_BYTES", 10_000)
+    members = [await hall.add(Member()) for _ in range(2 * TURN_WRITES)]
+    hall.deliver("r")
+    assert sum(member.writes for member in members) == TURN_WRITES
+    hall.deliver(*["r"] * 2)
+    assert all(member.out is None for member in members)
+    assert all(heard_offsets(member) == [1, 2, 3] for member in members)
 
 
 async def test_only_the_room_hears(hall: Hall) -> None:

@@ -11,6 +11,8 @@ then it is *waiting* in its rooms, and what comes is kept for it (resume.py).
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -37,6 +39,12 @@ __all__ = [
 
 
 WAITING_BYTES = 1 << 20
+
+TURN_WRITES = 64
+"""Sockets written to before the loop may do something else: some 200 µs."""
+
+STAGED_BYTES = 4 << 20
+"""Bytes for all sockets together that may wait for their turn; beyond, all are written to."""
 
 
 class Carrier(IntEnum):
@@ -204,13 +212,15 @@ class Fanout:
     """Implements Sink: the rooms that this edge holds."""
 
     # Mutable state: the rooms by name, how far each shard has been heard, and the sockets that
-    # this batch has something for.
+    # have something to be written, in turn, with its bytes and whether the next turn will come.
     def __init__(self, shards: Holder, tracing: Tracing | None = None) -> None:
         self._shards = shards
         self._tracing = tracing
         self.rooms: dict[RoomId, Room] = {}
         self.vector = CursorVector()
-        self._touched: list[Outbox] = []
+        self._touched: deque[Outbox] = deque()
+        self._staged_bytes = 0
+        self._is_going_on = False
         self.statistics = FanoutStatistics()
 
     def __repr__(self) -> str:
@@ -315,6 +325,7 @@ class Fanout:
                 ]
             if carrier is _SOCKET:
                 joined = frame(packets[0]) if len(packets) == 1 else frames(packets)
+                self._staged_bytes += len(joined) * len(group)
                 touch = self._touched.append
                 for outbox in group.values():
                     if outbox is None:
@@ -333,10 +344,33 @@ class Fanout:
             self._touched.append(spans)
 
     def flush(self) -> None:
-        """The batch is over: write to each socket what it has for it."""
-        touched, self._touched = self._touched, []
-        for outbox in touched:
+        """
+        The batch is over: write to each socket what it has for it, so many in a turn of the loop.
+
+        In between it reads: acks do not wait for the last member of a large room, and what comes
+        for a socket that still waits, an ack or the next batch, goes out in the same write.
+        """
+        if not self._is_going_on or self._staged_bytes > STAGED_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        touched = self._touched
+        is_too_much = self._staged_bytes > STAGED_BYTES
+        count = len(touched) if is_too_much else min(TURN_WRITES, len(touched))
+        for _ in range(count):
+            outbox = touched.popleft()
+            self._staged_bytes -= len(outbox.out or b"")
             outbox.flush()
+        if not touched:
+            # Acks and what a closing socket wrote by itself were not counted alike.
+            self._staged_bytes = 0
+        elif not self._is_going_on:
+            self._is_going_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_going_on = False
+        self._write()
 
     def reach(self, shard: ShardName, offset: int) -> None:
         """Give out cursors from *offset* on."""
