@@ -94,7 +94,8 @@ class Model:
     """The protocol with its bounds, and the guards that are left out."""
 
     messages: tuple[tuple[int, ...], ...] = ((10, 11), (20,))
-    """Of each edge: tens are the sender, and all of one sender are in one room."""
+    """Of each edge: tens are the sender, and what is left of a division by *rooms* is the room."""
+    rooms: int = 1
     fails: int = 3
     """Which shards may fail over: 1 is S, 2 is T."""
     replicas: int = 1
@@ -138,8 +139,26 @@ class Model:
             stored = [one for one in log if one in mine]
             if len(stored) != len(set(stored)):
                 raise Broken("stored a message twice")
-            if stored != sorted(stored):
+            if any(list(room) != sorted(room) for room in self._by_room(tuple(stored))):
                 raise Broken("turned the order of a sender round")
+
+    def _by_room(self, log: Stream) -> list[Stream]:
+        """Give what is in each room: a room is copied by itself, in its own order."""
+        if self.rooms == 1:
+            return [log]
+        return [
+            tuple(one for one in log if isinstance(one, int) and one % self.rooms == room)
+            for room in range(self.rooms)
+        ]
+
+    def _left_to_copy(self, log: Stream, copied: Stream) -> list[Op] | None:
+        """Give what comes next in each room; None: *copied* has something that *log* has not."""
+        left: list[Op] = []
+        for room, there in zip(self._by_room(log), self._by_room(copied), strict=True):
+            if room[: len(there)] != there:
+                return None
+            left.extend(room[len(there) : len(there) + 1])
+        return left
 
     # What can happen ------------------------------------------------------------------------
 
@@ -271,17 +290,19 @@ class Model:
         is_ours = there == "IMPORTING" and importing == migration
         if word == "OWNED" and migration < self.migrations and there == "NONE":
             yield _say(state, S, ("MOVING", version, migration + 1, source.term))
+        left = self._left_to_copy(log, copied) if is_ours else None
         if word in ("MOVING", "FROZEN"):
             is_stale = term != source.term and "restart" not in guards
             if there == "NONE" and word == "MOVING" and importing < migration and not is_stale:
                 yield _say(state, T, ("IMPORTING", 0, migration, 0))
-            if is_ours and copied != log and not is_stale and log[: len(copied)] == copied:
-                yield _say(state, T, log[len(copied)])
+            if not is_stale:
+                for one in left or ():
+                    yield _say(state, T, one)
             if word == "MOVING" and is_ours and not is_stale:
                 yield _say(state, S, ("FROZEN", version + 1, migration, term))
             # A freeze lapses, and an abort ends a move before anything was released.
             yield _say(state, S, ("OWNED", version + 1, migration, 0))
-            has_all = is_ours and (copied == log if "digest" not in guards else True)
+            has_all = is_ours and (left == [] or "digest" in guards)
             is_safe = max(target.replicas) >= len(target.stream) or "wait copy" in guards
             if word == "FROZEN" and has_all and is_safe and not is_stale:
                 yield state._replace(verified=version)
@@ -292,7 +313,7 @@ class Model:
         is_out = word == "GONE" and (
             max(source.replicas) >= len(source.stream) or "wait release" in guards
         )
-        if is_ours and (is_out or ("activate" in guards and word == "FROZEN" and copied == log)):
+        if is_ours and (is_out or ("activate" in guards and word == "FROZEN" and left == [])):
             yield _say(state, T, ("OWNED", version + ("activate" in guards), migration, 0))
         if "replay" in guards and there in ("IMPORTING", "OWNED") and at == 0:
             # What a leader of before had ordered arrives now, and nothing says that it is old.

@@ -6,18 +6,36 @@ Source: docs/adr/0020-moving-a-bucket.md
 
 from __future__ import annotations
 
+import dataclasses
+import os
+
 import pytest
 
 from model.protocol import Broken, Model, explore
+
+IS_FULL = os.environ.get("ROOMFUL_TEST_SCALE") == "full"
+"""With the models that take minutes."""
 
 
 @pytest.mark.parametrize(
     "model",
     [
         pytest.param(Model(fails=0, messages=((10, 11),)), id="one sender, two messages"),
+        pytest.param(Model(fails=0, messages=((10, 11),), rooms=2), id="one sender, two rooms"),
+        pytest.param(Model(fails=0, messages=((10,), (21,)), rooms=2), id="two senders and rooms"),
         pytest.param(Model(fails=0, messages=((10,),), has_late=True), id="late batches"),
         pytest.param(Model(fails=2, messages=((10,),)), id="the target fails over"),
         pytest.param(Model(fails=1, messages=((10,),)), id="the source fails over"),
+        pytest.param(
+            Model(fails=2, messages=((10,), (21,)), rooms=2, has_zombies=False),
+            id="two senders and rooms, the target fails over",
+            marks=pytest.mark.skipif(not IS_FULL, reason="takes a minute"),
+        ),
+        pytest.param(
+            Model(fails=2, messages=((10,), (20,))),
+            id="two senders, the target fails over",
+            marks=pytest.mark.skipif(not IS_FULL, reason="takes minutes"),
+        ),
     ],
 )
 def test_a_move_loses_nothing(model: Model) -> None:
@@ -35,6 +53,7 @@ def test_a_failover_of_two_replicas_loses_nothing() -> None:
 
 STILL = Model(fails=1, replicas=2, migrations=0, messages=((10, 11),))
 MOVES = Model(fails=0, messages=((10, 11),))
+ROOMS = Model(fails=0, messages=((10, 11),), rooms=2)
 SOURCE = Model(fails=1, messages=((10,),))
 TARGET = Model(fails=2, messages=((10,),))
 
@@ -49,6 +68,7 @@ TARGET = Model(fails=2, messages=((10,),))
         pytest.param("wait release", SOURCE, "two owners", id="no WAIT for the release"),
         pytest.param("restart", SOURCE, "copy|lost|twice", id="copy goes on after a failover"),
         pytest.param("digest", MOVES, "lost", id="released before all was copied"),
+        pytest.param("digest", ROOMS, "lost", id="released before all rooms were copied"),
         pytest.param("ids", MOVES, "twice", id="no ids"),
         pytest.param("one batch", MOVES, "order", id="more than one batch under way"),
         pytest.param("replay", Model(fails=0, messages=((10,),)), "lost", id="old orders obeyed"),
@@ -58,15 +78,7 @@ def test_without_a_guard_the_check_finds_how_it_breaks(
     guard: str, model: Model, words: str
 ) -> None:
     """A check that cannot fail would prove nothing."""
-    broken = Model(
-        model.messages,
-        model.fails,
-        model.replicas,
-        model.migrations,
-        model.has_late,
-        model.has_zombies,
-        frozenset({guard}),
-    )
+    broken = dataclasses.replace(model, without=frozenset({guard}))
     with pytest.raises(Broken, match=words):
         explore(broken)
 
