@@ -148,15 +148,15 @@ class World:
         begin, record = one.begin, self.record(one.begin.source, one.begin.bucket)
         if record != BucketRecord(S.OWNED, begin.version):
             return False
-        moving = BucketRecord(S.MOVING, begin.version, one.migration, begin.target)
+        moving = BucketRecord(S.MOVING, begin.newest, one.migration, begin.target)
         self.put(begin.source, begin.bucket, moving)
         return True
 
     def _begin_import(self, one: Attempt) -> bool:
         begin, record = one.begin, self.record(one.begin.target, one.begin.bucket)
-        if record.state not in (S.NONE, S.GONE):
+        if record.state not in (S.NONE, S.GONE) or record.version > begin.newest:
             return False
-        copy = BucketRecord(S.IMPORTING, begin.version, one.migration, begin.source)
+        copy = BucketRecord(S.IMPORTING, begin.newest, one.migration, begin.source)
         self.put(begin.target, begin.bucket, copy)
         return True
 

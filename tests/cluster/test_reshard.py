@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -63,7 +64,12 @@ def facts(
     ("seen", "orders"),
     [
         pytest.param(facts(OWNED, NO_RECORD), [], id="at-rest"),
-        pytest.param(facts(OWNED, NO_RECORD, wanted=B), [Begin(0, A, B, 5)], id="misplaced"),
+        pytest.param(facts(OWNED, NO_RECORD, wanted=B), [Begin(0, A, B, 5, 5)], id="misplaced"),
+        pytest.param(
+            facts(OWNED, replace(GONE, version=9), wanted=B),
+            [Begin(0, A, B, 5, 9)],
+            id="the-owner-lost-the-end-of-an-attempt",
+        ),
         pytest.param(facts(MOVING, NO_RECORD, wanted=B), [Thaw(0, A, "m")], id="moving-of-nobody"),
         pytest.param(facts(MOVING, IMPORTING, wanted=B), [Thaw(0, A, "m")], id="source-first"),
         pytest.param(facts(FROZEN, WHOLE, wanted=B), [Thaw(0, A, "m")], id="frozen-of-nobody"),

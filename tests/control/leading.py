@@ -41,7 +41,7 @@ class Leader:
         source = self.owner(buckets[0])
         target = other(source)
         orders = await self.orders(target)
-        parcels = [Parcel(one, self.version(one), orders) for one in buckets]
+        parcels = [Parcel(one, self.version(one), self.newest(one), orders) for one in buckets]
         return Attempt(await self.orders(source), parcels, **more)  # type: ignore[arg-type]
 
     async def move(self, *buckets: int, **more: object) -> Outcome:
@@ -62,6 +62,10 @@ class Leader:
     def version(self, bucket: int) -> int:
         """Give the version in which it is there."""
         return int(self.records(bucket)[self.owner(bucket)].split()[1])
+
+    def newest(self, bucket: int) -> int:
+        """Give the newest version of it that any shard remembers."""
+        return max(int(record.split()[1]) for record in self.records(bucket).values())
 
     def close(self) -> None:
         """Let go of the lead."""

@@ -89,7 +89,7 @@ async def test_killed_at_any_order_it_loses_nothing(
             source = leader.owner(bucket)
             mortal = Mortal(number, is_before=is_before)
             target = await orders(leader, other(source), mortal)
-            parcels = [Parcel(bucket, leader.version(bucket), target)]
+            parcels = [Parcel(bucket, leader.version(bucket), leader.newest(bucket), target)]
             attempt = Attempt(
                 await orders(leader, source, mortal),
                 parcels,

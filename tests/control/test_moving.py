@@ -149,7 +149,8 @@ async def test_a_bucket_of_another_version_stays_and_others_go(leader: Leader) -
     """What the controller believed was old."""
     one, other = [bucket for bucket in range(100, 200) if leader.owner(bucket) == S1][:2]
     target = await leader.orders(S2)
-    parcels = [Parcel(one, 77, target), Parcel(other, leader.version(other), target)]
+    version = leader.version(other)
+    parcels = [Parcel(one, 77, 77, target), Parcel(other, version, version, target)]
     outcome = await within(Attempt(await leader.orders(S1), parcels).run())
     assert "BUCKET OWNED 1" in outcome.kept[one]
     assert set(outcome.moved) == {other}

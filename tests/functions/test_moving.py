@@ -393,6 +393,23 @@ def test_given_up_it_is_where_it_was(journey: Journey, steps: int) -> None:
     assert contents(journey.target, A) == before
 
 
+def test_a_source_that_lost_the_end_of_an_attempt_leaves_in_the_version_the_target_knows(
+    journey: Journey,
+) -> None:
+    """The end of an attempt need not be replicated: a failover of the source can lose it."""
+    for migration, version in (("m1", 1), ("m2", 3)):
+        later = Journey(journey.source, journey.target, A, migration, version)
+        later.freeze_and_copy()
+        later.abort()
+    assert journey.target.record(A) == "GONE 3 m2 s1"
+    journey.source.command("SET", f"{A}b", "OWNED 1")
+    journey.source("move", [f"{A}b"], TERM, "m3", 1, "s2", 3)
+    assert journey.source.record(A) == "MOVING 3 m3 s2"
+    again = Journey(journey.source, journey.target, A, "m3", 3)
+    again.travel()
+    assert journey.target.record(A) == "OWNED 5"
+
+
 def test_what_an_attempt_left_is_no_part_of_the_next(journey: Journey) -> None:
     """Keys that were there only then are gone before anything is taken."""
     fill(journey.source)

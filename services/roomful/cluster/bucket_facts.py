@@ -126,6 +126,8 @@ class Begin:
     target: ShardName
     version: int
     """The one in which *source* owns it."""
+    newest: int
+    """The newest that any shard remembers: later, if *source* lost the end of an attempt."""
 
 
 @dataclass(frozen=True, slots=True)

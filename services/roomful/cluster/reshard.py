@@ -151,7 +151,8 @@ def _tidy(facts: ReshardFacts, place: _Place) -> Iterator[Order]:
 def _move(facts: ReshardFacts, place: _Place) -> Iterator[Order]:
     assert place.wanted is not None
     if {place.owner, place.wanted} <= facts.serving:
-        yield Begin(place.bucket, place.owner, place.wanted, place.record.version)
+        newest = max(record.version for _, record in _records(facts, place.bucket))
+        yield Begin(place.bucket, place.owner, place.wanted, place.record.version, newest)
 
 
 def _give_up(facts: ReshardFacts, place: _Place) -> Iterator[Order]:

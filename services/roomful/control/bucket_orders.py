@@ -112,9 +112,11 @@ class BucketOrders:
 
     # At the source --------------------------------------------------------------------------
 
-    async def move(self, bucket: int, migration: str, version: int, to: ShardName) -> str:
-        """Let the shard note what changes in the bucket from now on."""
-        return await self._record("move", bucket, migration, version, to)
+    async def move(
+        self, bucket: int, migration: str, version: int, to: ShardName, *, newest: int
+    ) -> str:
+        """Let the shard note what changes in the bucket from now on, in version *newest*."""
+        return await self._record("move", bucket, migration, version, to, newest)
 
     async def freeze(self, bucket: int, migration: str, hold_s: float) -> tuple[str, bytes]:
         """Close the bucket for at most *hold_s*; gives also what `complete` needs."""

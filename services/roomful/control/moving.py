@@ -60,6 +60,8 @@ class Parcel:
     bucket: int
     version: int
     """The one in which the source owns it."""
+    newest: int
+    """The one in which it leaves: the newest that any shard remembers."""
     target: BucketOrders
 
 
@@ -162,8 +164,9 @@ class Attempt:
 
     async def _begin(self, parcel: Parcel) -> None:
         to, origin = parcel.target.shard, self._source.shard
-        await self._source.move(parcel.bucket, self.migration, parcel.version, to)
-        await parcel.target.begin_import(parcel.bucket, self.migration, parcel.version, origin)
+        bucket, newest = parcel.bucket, parcel.newest
+        await self._source.move(bucket, self.migration, parcel.version, to, newest=newest)
+        await parcel.target.begin_import(bucket, self.migration, newest, origin)
 
     async def _copy_all(self) -> None:
         async for found in self._source.scan(self.buckets):

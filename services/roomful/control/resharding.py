@@ -281,7 +281,9 @@ class Resharding:
         if not begins:
             return
         source = begins[0].source
-        parcels = [Parcel(one.bucket, one.version, shards[one.target]) for one in begins]
+        parcels = [
+            Parcel(one.bucket, one.version, one.newest, shards[one.target]) for one in begins
+        ]
         attempt = Attempt(shards[source], parcels, on_progress=self._on_progress)
         outcome = await attempt.run()
         term = topology.shards[source].term

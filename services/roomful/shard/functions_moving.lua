@@ -50,7 +50,8 @@ local function move(keys, args)
     return refuse('BUCKET', bucket.record)
   end
   redis.call('DEL', bucket.tag .. 'm')
-  return set_record(bucket, 'MOVING', bucket.version, args[2], args[4])
+  local version = math.max(tonumber(bucket.version), tonumber(args[5] or 0))
+  return set_record(bucket, 'MOVING', text(version), args[2], args[4])
 end
 
 local function keys_in(_, args)
@@ -360,7 +361,9 @@ end
 -- All of these give the record after it, unless said otherwise, and refuse with BUCKET record when
 -- it is not for this step of this migration. Those of S:
 
--- KEYS {b}b; term, migration, version, to. OWNED becomes MOVING.
+-- KEYS {b}b; term, migration, version, to[, newest]. OWNED becomes MOVING, in version `newest`
+-- (the newest one that any shard remembers) if S is behind it: its own failover may have lost the end
+-- of an attempt that T took part in, and T takes copies of no earlier version than it remembers.
 register('roomful_v1_move', move, 'allow-oom')
 
 -- term, cursor, count (about), {b}... -> {next cursor, name, ...} of the keys of these buckets that
