@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.base import Entry, Erasure, Page, Replay, RoomId, UserId
+from roomful.shard.base import PAGE_BYTES, Entry, Erasure, Page, Replay, RoomId, UserId
 
 __all__ = [
-    "PAGE_BYTES",
     "Archive",
     "ArchiveUnavailable",
     "Erasure",
@@ -31,9 +30,6 @@ __all__ = [
     "cut_page",
     "fitting",
 ]
-
-PAGE_BYTES: Final = 256 << 10
-"""A page holds no more, as one of a hot log (shard/log.py)."""
 
 
 class ArchiveUnavailable(RoomfulError):

@@ -25,6 +25,7 @@ from roomful.protocol.errors import Refused
 
 __all__ = [
     "OPEN_EVENTS",
+    "PAGE_BYTES",
     "Archived",
     "Cast",
     "Entry",
@@ -62,6 +63,10 @@ def user_room(user: UserId) -> RoomId:
 
 OPEN_EVENTS: Final = frozenset({"message", "direct-message"})
 """Events whose body is a JSON object without its closing brace: an edge appends the offset."""
+
+
+PAGE_BYTES: Final = 256 << 10
+"""A page holds no more, whatever was asked for: it has to fit into a client's send buffer."""
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -343,7 +348,7 @@ class Rooms(Protocol):
         """
         Give the newest page, or the one just before or just after an offset.
 
-        It has at most *limit* entries, and fewer when they are large; at least one if any.
+        It has at most *limit* entries and PAGE_BYTES; at least one entry if any.
         """
 
     async def save_session(

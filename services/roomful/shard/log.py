@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from roomful.shard.base import Entry, Page, Replay, RoomId
+from roomful.shard.base import PAGE_BYTES, Entry, Page, Replay, RoomId
 
 __all__ = ["LogLimits", "RoomLogs"]
 
 SLACK_BYTES = 1 << 20
-
-PAGE_BYTES = 256 << 10
-"""A page holds no more, whatever was asked for: it has to fit into a client's send buffer."""
 
 
 @dataclass(frozen=True, slots=True)

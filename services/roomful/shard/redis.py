@@ -30,6 +30,7 @@ from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import ShardRecord
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import (
+    PAGE_BYTES,
     Archived,
     Entry,
     Erasure,
@@ -65,7 +66,6 @@ logger = logging.getLogger("roomful.shard")
 SWEEP_S: Final = 1.0
 SWEEP_STEPS: Final = 200
 SCANNED: Final = 1_000
-PAGE_BYTES: Final = 1 << 20
 UNKNOWN: Final = "not_known"
 
 # What a primary says when it is not, or cannot yet: the same call may do later, or elsewhere.
