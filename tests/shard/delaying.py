@@ -401,5 +401,4 @@ class DelayingShard:
         """Settle everything."""
         await self._memory.aclose()
         while self.deliver(1):
-            # A settle may have published more.
-            await self._memory.aclose()
+            pass

@@ -116,16 +116,20 @@ async def test_publishes_of_a_settle_are_a_batch_of_their_own(
 
 
 async def test_closing_settles_what_is_pending(site: Site, sink: RecordingSink) -> None:
-    """Nobody waits for an answer that never comes; what a settle publishes is settled too."""
+    """Nobody waits for an answer that never comes; what comes later is DRAINING at once."""
     shard = await site.make(sink)
-    second: list[asyncio.Future[Stored | Refused]] = []
+    outcomes: list[Stored | Refused] = []
 
-    def then(_outcome: Stored | Refused) -> None:
-        second.append(publish(shard, make_envelope("b", "second")))
+    def then(outcome: Stored | Refused) -> None:
+        outcomes.append(outcome)
+        shard.publish(make_envelope("b", "second"), outcomes.append, is_named=False)
 
     shard.publish(make_envelope("a", "first"), then, is_named=False)
     await shard.aclose()
-    assert isinstance(second[0].result(), Stored)
+    shard.publish(make_envelope("b", "third"), outcomes.append, is_named=False)
+    first, *later = outcomes
+    assert isinstance(first, Stored)
+    assert [one.code for one in later if isinstance(one, Refused)] == [RefusalCode.DRAINING] * 2
 
 
 # Once ------------------------------------------------------------------------------------------

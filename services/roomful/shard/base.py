@@ -374,7 +374,7 @@ class Rooms(Protocol):
         """Let go of what *erasure* covers in the hot logs; gives how many messages were."""
 
     async def aclose(self) -> None:
-        """Settle what is under way and let go of everything."""
+        """Settle what is under way and let go of everything; what comes later is DRAINING."""
 
 
 class Home(Protocol):

@@ -129,6 +129,7 @@ class MemoryShard:
         self._offset = 0
         self._pending: list[tuple[Envelope, Settle, bool]] = []
         self._pending_bytes = 0
+        self._is_ending = False
         self._journal: Journal | None = None
         self._ids: dict[IdKey, Stored] = {}
         self._id_queue: deque[tuple[float, IdKey]] = deque()
@@ -186,6 +187,10 @@ class MemoryShard:
 
     def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """Add *envelope* to the batch that commits at the end of this turn of the loop."""
+        if self._is_ending:
+            self.statistics.refused += 1
+            settle(Refused(RefusalCode.DRAINING, "this edge is going away"))
+            return
         self._pending_bytes += envelope.size
         if self._pending_bytes > self._limits.pending_bytes:
             self._pending_bytes -= envelope.size
@@ -402,9 +407,9 @@ class MemoryShard:
             self._forget_session(record.pid)
 
     async def aclose(self) -> None:
-        """Commit what is pending, and what that publishes, and stop the sweeper."""
-        while self._pending:
-            self._commit()
+        """Commit what is pending, and stop the sweeper."""
+        self._is_ending = True
+        self._commit()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

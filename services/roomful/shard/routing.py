@@ -310,8 +310,11 @@ class RedisShards:
         size = envelope.size
         if self._is_ending or commit.waiting_bytes + size > self._options.pending_bytes:
             self.statistics.refused += 1
-            code = RefusalCode.DRAINING if self._is_ending else RefusalCode.OVERLOADED
-            settle(Refused(code, "the shard has too much waiting"))
+            settle(
+                Refused(RefusalCode.DRAINING, "this edge is going away")
+                if self._is_ending
+                else Refused(RefusalCode.OVERLOADED, "the shard has too much waiting")
+            )
             return
         user = envelope.user
         # A user's own ids cannot be taken for an edge's: they begin with a digit.
