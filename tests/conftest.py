@@ -9,6 +9,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
+from functions.server import PRODUCTS, SUPPORTED
 from support import eio
 from support.server import RUNNING, Server, serving
 
@@ -19,6 +20,12 @@ if os.environ.get("CI"):
 
 _LOG_BEGINS = pytest.StashKey[dict[int, int]]()
 """How long each server's log was when the test began."""
+
+
+def pytest_report_header() -> str:
+    """Say which servers shards are tested on."""
+    found = [f"{name} {'on' if name in PRODUCTS else 'is not'} here" for name in SUPPORTED]
+    return "shards: memory, " + ", ".join(found)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from functions.calls import Calls
 
-__all__ = ["EPOCH_S", "PRODUCTS", "RunningServer", "free_port", "serving"]
+__all__ = ["EPOCH_S", "PRODUCTS", "SUPPORTED", "RunningServer", "free_port", "serving"]
 
-PRODUCTS = tuple(name for name in ("redis-server", "valkey-server") if shutil.which(name))
-"""The servers this machine has; the tests run on each."""
+SUPPORTED = ("redis-server", "valkey-server")
+PRODUCTS = tuple(name for name in SUPPORTED if shutil.which(name))
+"""Those that this machine has; the tests run on each."""
 
 EPOCH_S = 1_800_000_000
 """The time of day when a server begins."""
@@ -49,7 +50,7 @@ class RunningServer:
     directory: Path
     options: tuple[str, ...]
     has_real_time: bool = False
-    now_s: int = EPOCH_S
+    now_s: float = EPOCH_S
     _process: subprocess.Popen[str] | None = None
     _calls: list[Calls] = field(default_factory=list)
 
@@ -103,13 +104,15 @@ class RunningServer:
         self._calls.append(calls)
         return calls
 
-    def pass_time(self, seconds: int) -> None:
+    def pass_time(self, seconds: float) -> None:
         """Move the server's clock on, and wait until it has seen that: it keeps the time cached."""
         self.now_s += seconds
         self._set_clock()
-        calls = self.connect()
-        while calls.command("TIME")[0] != self.now_s:
-            pass
+        calls = self._calls[0] if self._calls else self.connect()
+        while True:
+            whole_s, more_us = calls.command("TIME")
+            if abs(whole_s + more_us / 1e6 - self.now_s) < 1e-3:
+                return
 
     @property
     def _clock(self) -> Path:
@@ -118,7 +121,7 @@ class RunningServer:
     def _set_clock(self) -> None:
         # Replaced at once: the server reads it at any time.
         new = self.directory / "clock.new"
-        new.write_text(datetime.fromtimestamp(self.now_s, UTC).strftime("%Y-%m-%d %H:%M:%S\n"))
+        new.write_text(datetime.fromtimestamp(self.now_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f\n"))
         new.replace(self._clock)
 
 

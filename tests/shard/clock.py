@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ class _Selector(selectors.SelectSelector):
     loop: ClockLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.loop.is_free:
+            return super().select(timeout)
         events = super().select(0)
         if not events and timeout != 0:
             self.loop.on_idle(timeout)
@@ -37,17 +40,23 @@ class _Selector(selectors.SelectSelector):
 class ClockLoop(asyncio.SelectorEventLoop):
     """A loop with a clock of its own, which begins at 1000 s."""
 
-    # Mutable state: the time, and who waits for the moment in which nothing can run.
+    # Mutable state: the time, who waits for the moment in which nothing can run, and whether all
+    # that is over.
     def __init__(self) -> None:
         self._now = 1000.0
         self._idle: list[asyncio.Future[None]] = []
+        self.is_free = False
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
 
+    def run_freely(self) -> None:
+        """From now on time goes by itself: what the test talks to does not wait for it."""
+        self.is_free = True
+
     def time(self) -> float:
         """Give the loop's own time."""
-        return self._now
+        return time.monotonic() if self.is_free else self._now
 
     def wall_time(self) -> float:
         """Give the time of day that goes with it, in seconds since the epoch."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from functions.server import PRODUCTS, RunningServer
 from shard.clock import ClockLoop
+from shard.redis_site import RedisSite, shard_server
 from shard.site import DelayingSite, JournaledSite, MemorySite, Site
 
-IMPLEMENTATIONS: Mapping[str, Callable[[Path], Site]] = {
+EMBEDDED: Mapping[str, Callable[[Path], Site]] = {
     "memory": MemorySite,
     "journaled": JournaledSite,
     "delaying": DelayingSite,
@@ -25,9 +29,33 @@ def pytest_asyncio_loop_factories(
     return {"clock": ClockLoop}
 
 
-@pytest.fixture(params=list(IMPLEMENTATIONS.values()), ids=list(IMPLEMENTATIONS))
-async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(scope="session")
+def shard_servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], RunningServer]]:
+    """One server of each product, begun when it is asked for."""
+    with ExitStack() as stack:
+
+        @cache
+        def get(product: str) -> RunningServer:
+            directory = tmp_path_factory.mktemp(product)
+            return stack.enter_context(shard_server(product, directory))
+
+        yield get
+
+
+@pytest.fixture(params=[*EMBEDDED, *PRODUCTS])
+async def site(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    shard_servers: Callable[[str], RunningServer],
+) -> AsyncIterator[Site]:
     """Where shards of one implementation can be had."""
-    made: Site = request.param(tmp_path)
+    name = request.param
+    made: Site = EMBEDDED[name](tmp_path) if name in EMBEDDED else RedisSite(shard_servers(name))
+    for marker in request.node.iter_markers("needs"):
+        (capability,) = marker.args
+        if capability in made.lacks:
+            pytest.skip(f"{name}: not so that {capability.value}: {made.lacks[capability]}")
     yield made
     await made.aclose()

@@ -2,12 +2,15 @@
 Where the suite gets its shards: one class for each implementation of Shard.
 
 A test says what it needs (limits, the passing of time, a restart) to a Site and never to an
-implementation, so that the same rules are asked of all of them.
+implementation, so that the same rules are asked of all of them. The few that not every
+implementation can show need a Capability; the one on Redis is in redis_site.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -17,17 +20,25 @@ from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.snapshot import Snapshot
-from shard.clock import ClockLoop
+from shard.clock import ClockLoop, settle
 from shard.delaying import DelayingShard, Storage
 
-__all__ = ["DelayingSite", "JournaledSite", "MemorySite", "Site"]
+__all__ = ["Capability", "DelayingSite", "JournaledSite", "MemorySite", "Site"]
+
+
+class Capability(Enum):
+    """A rule that not every implementation has; the value says it."""
+
+    BOUNDED_LOGS = "all logs together are bounded in bytes"
+    BOUNDED_SESSIONS = "session records are bounded in number and bytes"
+    HEARD_BEFORE_SETTLED = "an entry was delivered when its publish settles"
 
 
 class Site(Protocol):
     """Makes shards of one implementation, and moves the clock that they look at."""
 
-    def __init__(self, directory: Path) -> None:
-        """Begin, with *directory* for what has to be on disk."""
+    lacks: Mapping[Capability, str]
+    """What no test may ask of these shards, each with the reason."""
 
     async def make(
         self,
@@ -45,6 +56,9 @@ class Site(Protocol):
     async def pass_time(self, seconds: float) -> None:
         """Let *seconds* pass, and everything that is due by then happen."""
 
+    async def catch_up(self) -> None:
+        """Wait until the sink has heard all that was stored and cast until now."""
+
     async def restart(self, shard: Shard, sink: Sink, *, log: LogLimits | None = None) -> Shard:
         """Stop *shard* with grace and give the one that comes after it."""
 
@@ -54,6 +68,8 @@ class Site(Protocol):
 
 class MemorySite:
     """The embedded shard, on a ClockLoop."""
+
+    lacks: Mapping[Capability, str] = {}
 
     # Mutable state: the shards made so far, to be closed.
     def __init__(self, directory: Path) -> None:
@@ -96,6 +112,10 @@ class MemorySite:
     async def pass_time(self, seconds: float) -> None:
         """Sleep: the clock jumps, with what is due on the way."""
         await asyncio.sleep(seconds)
+
+    async def catch_up(self) -> None:
+        """Let everything run that can."""
+        await settle()
 
     async def restart(self, shard: Shard, sink: Sink, *, log: LogLimits | None = None) -> Shard:
         """Hand over in a snapshot."""

@@ -63,6 +63,7 @@ async def test_a_join_is_told_and_names_the_members(
     members = await join(shard, "bob")
     assert list(members.members) == [Member(UserId("alice"), "busy"), Member(UserId("bob"))]
     assert members.count == 2
+    await site.catch_up()
     assert [cast.except_user for cast in sink.casts] == ["alice", "bob"]
     assert await told(site, sink) == [joined("alice", "busy"), joined("bob")]
 
@@ -109,20 +110,20 @@ async def test_rooms_are_apart(shard: Shard) -> None:
 async def test_a_short_absence_is_not_told(site: Site, shard: Shard, sink: RecordingSink) -> None:
     """A user who is back within the grace neither left nor joined."""
     await join(shard, "alice", "before")
-    sink.casts.clear()
+    await told(site, sink)
     await leave(shard, "alice", "before", with_grace=True)
     assert (await shard.members(ROOM)).count == 1
     await site.pass_time(GRACE_S - 2)
     await join(shard, "alice", "after")
     await site.pass_time(3 * GRACE_S)
-    assert sink.casts == []
+    assert await told(site, sink) == []
     assert (await shard.members(ROOM)).count == 1
 
 
 async def test_a_long_absence_is_told_once(site: Site, shard: Shard, sink: RecordingSink) -> None:
     """After the grace the user is gone, by itself."""
     await join(shard, "alice")
-    sink.casts.clear()
+    await told(site, sink)
     await leave(shard, "alice", with_grace=True)
     await site.pass_time(GRACE_S - 2)
     assert await told(site, sink) == []
@@ -142,7 +143,7 @@ async def test_the_grace_begins_anew_with_each_absence(
     await site.pass_time(GRACE_S / 2)
     await join(shard, "alice", "two")
     await leave(shard, "alice", "two", with_grace=True)
-    sink.casts.clear()
+    await told(site, sink)
     await site.pass_time(GRACE_S / 2 + 2)
     assert await told(site, sink) == []
     await site.pass_time(GRACE_S / 2 + 2)
@@ -168,14 +169,14 @@ async def test_status_is_of_the_user(site: Site, shard: Shard, sink: RecordingSi
     """It shows in the members; telling the others is not the shard's."""
     await join(shard, "alice")
     await join(shard, "bob")
-    sink.casts.clear()
+    await told(site, sink)
     await shard.set_status(ROOM, UserId("alice"), "away")
     members = await shard.members(ROOM)
     assert {member.user_id: member.status for member in members.members} == {
         "alice": "away",
         "bob": "online",
     }
-    assert sink.casts == []
+    assert await told(site, sink) == []
 
 
 async def test_status_of_nobody_changes_nothing(shard: Shard) -> None:
@@ -191,12 +192,13 @@ async def test_large_rooms_are_counted(site: Site, shard: Shard, sink: Recording
     """Above list_limit users nobody is named, and the room hears its count."""
     for number in range(3):
         assert (await join(shard, f"u{number}")).count == number + 1
-    sink.casts.clear()
+    await told(site, sink)
     members = await join(shard, "u3")
     assert (list(members.members), members.count) == ([], 4)
     await join(shard, "u4")
     await site.pass_time(2)
-    assert await told(site, sink) == [("presence-count", {"roomId": "r", "count": 5})]
+    # An edge may have swept between the two joins.
+    assert (await told(site, sink))[-1] == ("presence-count", {"roomId": "r", "count": 5})
     await leave(shard, "u4", with_grace=False)
     await site.pass_time(2)
     assert await told(site, sink) == [("presence-count", {"roomId": "r", "count": 4})]
@@ -215,7 +217,7 @@ async def test_counts_come_at_most_once_a_second(
     assert counts == sorted(counts)
     assert counts[-1] == 200
     await site.pass_time(60)
-    assert sink.casts == []
+    assert await told(site, sink) == []
 
 
 async def test_a_room_that_shrinks_is_named_again(
@@ -225,7 +227,7 @@ async def test_a_room_that_shrinks_is_named_again(
     for number in range(4):
         await join(shard, f"u{number}")
     await site.pass_time(2)
-    sink.casts.clear()
+    await told(site, sink)
     await leave(shard, "u0", with_grace=False)
     assert await told(site, sink) == [left("u0")]
     members = await shard.members(ROOM)

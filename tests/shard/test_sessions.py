@@ -7,7 +7,7 @@ import pytest
 from roomful.shard.base import RoomId, SessionRecord, Shard, UserId
 from roomful.shard.memory import MemoryLimits
 from shard.recording import RecordingSink
-from shard.site import Site
+from shard.site import Capability, Site
 
 
 def make_record(pid: str = "p", **rooms: int) -> SessionRecord:
@@ -55,6 +55,7 @@ async def test_a_dropped_record_is_gone(shard: Shard) -> None:
     assert await shard.load_session("p") is None
 
 
+@pytest.mark.needs(Capability.BOUNDED_SESSIONS)
 async def test_records_are_bounded(site: Site) -> None:
     """Above the limit the one that lapses first goes: the others can still resume."""
     shard = await site.make(RecordingSink(), limits=MemoryLimits(sessions=3))
@@ -66,6 +67,7 @@ async def test_records_are_bounded(site: Site) -> None:
     assert kept == ["a", "c", "d"]
 
 
+@pytest.mark.needs(Capability.BOUNDED_SESSIONS)
 async def test_records_are_bounded_in_bytes(site: Site) -> None:
     """A session in many rooms counts for more: a few of them do not fill the memory."""
     shard = await site.make(RecordingSink(), limits=MemoryLimits(session_bytes=100_000))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from roomful.shard.base import RoomId, SessionRecord, UserId
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
+from roomful.shard.presence import PresenceLimits
 from roomful.shard.snapshot import VERSION, Snapshot
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Site
@@ -77,10 +78,12 @@ async def test_sessions_survive_for_the_rest_of_their_time(site: Site) -> None:
 
 
 async def test_presence_does_not_survive(site: Site) -> None:
-    """Connections end with their process."""
+    """Connections end with their process, and their users leave when the grace is over."""
     shard = await site.make(RecordingSink())
     await shard.join(A, UserId("alice"), "c", "online")
     following = await site.restart(shard, RecordingSink())
+    await site.pass_time(0)  # the other edges see that it is gone
+    await site.pass_time(PresenceLimits().grace_s + 1)
     assert (await following.members(A)).count == 0
 
 

@@ -313,7 +313,8 @@ class Rooms(Protocol):
         Publishes into a room are stored in the order of these calls.
 
         Args:
-            is_named: the sender chose the id, so a second one with it is not stored again.
+            is_named: the sender chose the id, so a second one with it is not stored again. Else
+                it is the edge's own, and comes but once.
         """
 
     def cast(self, cast: Cast) -> None:
