@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +38,19 @@ from roomful.protocol.errors import RoomfulError
 from roomful.telemetry.logging import configure_logging
 from roomful.verify.command import add_verify
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 BAD_USAGE = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit status."""
+def build_parser() -> argparse.ArgumentParser:
+    """Give the command line."""
     parser = argparse.ArgumentParser(
         prog="roomful",
         description="Realtime rooms for any Socket.IO client: an acknowledged message is never "
         "lost, doubled or reordered.",
     )
+    parser.add_argument("--version", action="version", version=f"roomful {version('roomful')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_serve(commands)
     add_cluster_command(commands)
@@ -59,14 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_token(commands)
     add_archive(commands, _load_archive)
     add_verify(commands)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    options = build_parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except RoomfulError as exc:
         print(f"roomful: {exc}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who reads has enough, as `head` does; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return status
 
 
@@ -85,7 +98,9 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--host", help="address to listen on (default: all; 127.0.0.1 with --dev)")
     serve.add_argument("--port", type=int, help="port to listen on (default: 8080)")
     serve.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
-    serve.add_argument("--state-dir", metavar="DIR", help="where rooms are kept over a restart")
+    serve.add_argument(
+        "--state-dir", metavar="DIR", help="where rooms are kept over a restart (default: .roomful)"
+    )
     serve.add_argument(
         "--check-config",
         action="store_true",
@@ -106,7 +121,7 @@ def _add_token(commands: Any) -> None:
         description="Prints a JWT (HS256) signed with ROOMFUL_AUTH_SECRET; without one, with the "
         "development secret that only `roomful serve --dev` takes.",
     )
-    token.add_argument("--user", help="who the token is for (claim sub)")
+    token.add_argument("--user", help="who the token is for (claim sub); needed, but for --service")
     token.add_argument(
         "--rooms",
         action="append",
@@ -114,7 +129,9 @@ def _add_token(commands: Any) -> None:
         help="rooms it may join and send to, * stands for any characters; =join or =join+send; "
         "may be repeated (default: what the server allows)",
     )
-    token.add_argument("--expires", default="24h", help="how long it is good: 30m, 24h, 7d")
+    token.add_argument(
+        "--expires", default="24h", help="how long it is good: 30m, 24h, 7d (default: %(default)s)"
+    )
     token.add_argument("--service", action="store_true", help="a backend's token, for REST")
     token.set_defaults(run=_token)
 
@@ -156,27 +173,29 @@ def _serve(options: argparse.Namespace) -> int:
             print(f"{key} = {value}  # {variable}")
         return 0
     configure_logging(settings.log_level, settings.log_format)
-    try:
-        listener = _listen(settings)
-    except OSError as exc:
-        print(
-            f"roomful: cannot listen on {settings.host}:{settings.port}: {exc.strerror}; "
-            "another program may have the port: choose one with --port",
-            file=sys.stderr,
-        )
-        return 1
+    listener = _listen(settings)
     try:
         edge = build_edge(settings)
     except ValueError as exc:
         raise BadSettings([str(exc)]) from exc
-    _greet(settings, listener)
-    uvloop.run(EdgeServer(edge).serve([listener]))
+    server = EdgeServer(edge, on_started=lambda: _greet(settings, listener))
+    uvloop.run(server.serve([listener]))
     return 0
 
 
 def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=4096)
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=4096)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            why = f"port {port} of {host} is taken by another program: choose another by --port"
+        else:
+            # create_server() adds what it tried to the words of the system.
+            words = (exc.strerror or str(exc)).partition(" (while")[0]
+            why = f"cannot listen on {host}:{port}: {words}"
+        raise BadSettings([why]) from exc
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:

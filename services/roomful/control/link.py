@@ -8,6 +8,7 @@ carried (lead.py), and what was decided with it must be decided anew.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,7 +79,8 @@ class Link:
             async with asyncio.timeout(timeout_s):
                 streams = await asyncio.open_connection(address.host, address.port)
         except OSError as exc:  # TimeoutError is one
-            why = exc.strerror or str(exc) or f"no connection in {timeout_s:g} s"
+            # asyncio puts words of its own into strerror.
+            why = os.strerror(exc.errno) if exc.errno else f"no connection in {timeout_s:g} s"
             raise ServerUnreachable(address, why) from exc
         link = cls(address, streams, timeout_s)
         await link._sign_in(credentials)

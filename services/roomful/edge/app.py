@@ -9,7 +9,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -154,14 +154,18 @@ class EdgeServer(uvicorn.Server):
     """uvicorn with our own end: a signal begins the drain, and only then does uvicorn stop."""
 
     # Mutable state: the drain, once a signal came.
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, on_started: Callable[[], None] = lambda: None) -> None:
         """
         Prepare to serve *edge*.
+
+        Args:
+            on_started: called once, when clients can connect.
 
         Raises:
             ArchiveUnavailable: its messages cannot be kept where they should be.
         """
         self._edge = edge
+        self._on_started = on_started
         settings = edge.settings
         self._snapshot = Snapshot.of(settings.state_dir, settings.port)
         self._embedded: EmbeddedArchive | None = None
@@ -186,6 +190,12 @@ class EdgeServer(uvicorn.Server):
             backlog=4096,
         )
         super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """

@@ -220,7 +220,10 @@ def _contradictions(settings: Settings, broken: Set[str]) -> list[str]:
 def _from_file(file: Path, problems: list[str]) -> dict[str, Any]:
     try:
         document = tomllib.loads(file.read_text())
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        problems.append(f"{file} cannot be read: {exc.strerror}")
+        return {}
+    except ValueError as exc:
         problems.append(f"{file}: {exc}")
         return {}
     values: dict[str, Any] = {}

@@ -63,11 +63,11 @@ class LocalCluster:
         Raises:
             BadCluster: something does not start; everything is stopped by then.
         """
+        self._check_ports()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         try:
-            self._check_ports()
             self._write_configs()
             life = asyncio.create_task(self._live())
             ends = asyncio.create_task(self._signals.get())
