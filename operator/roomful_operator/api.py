@@ -21,7 +21,15 @@ from kubernetes.client import Configuration
 
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["ApiFailed", "Conflict", "Kind", "KubernetesApi", "NotFound", "read_configuration"]
+__all__ = [
+    "ApiFailed",
+    "Conflict",
+    "Kind",
+    "KubernetesApi",
+    "NotFound",
+    "read_configuration",
+    "read_namespace",
+]
 
 FIELD_MANAGER: Final = "roomful-operator"
 TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
@@ -87,6 +95,15 @@ async def read_configuration() -> Configuration:
     # It reads files, and for some clouds runs a program.
     await asyncio.to_thread(load, client_configuration=configuration)
     return configuration
+
+
+def read_namespace() -> str:
+    """Give the namespace of a kubeconfig's context, as kubectl takes it."""
+    try:
+        _, context = kubernetes.config.list_kube_config_contexts()
+    except kubernetes.config.ConfigException:
+        return "default"  # within a pod there is none
+    return str(context["context"].get("namespace") or "default")
 
 
 class KubernetesApi:

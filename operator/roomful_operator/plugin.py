@@ -11,18 +11,21 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from roomful.protocol.errors import RoomfulError
-from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration
+from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration, read_namespace
 from roomful_operator.orders import CHANGE_PASSWORDS, FAILOVER, MOVE_BUCKET
 
-__all__ = ["main", "render_status"]
+__all__ = ["build_parser", "main", "render_status"]
+
+CLUSTER: Final = "the RoomfulCluster"
+SHARD: Final = "its name, as `status` shows it"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status."""
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         asyncio.run(_run(options))
     except RoomfulError as exc:
@@ -31,39 +34,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Give the command line."""
     parser = argparse.ArgumentParser(
         prog="kubectl roomful", description="Looks at and orders Roomful clusters on Kubernetes."
     )
-    parser.add_argument("-n", "--namespace", default="default")
+    parser.add_argument("-n", "--namespace", help="(default: the context's)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="how a cluster is, and why")
-    status.add_argument("name")
+    status.add_argument("name", metavar="CLUSTER", help=CLUSTER)
     failover = commands.add_parser(
         "failover", help="hand a shard's role to a replica, without losing anything"
     )
-    failover.add_argument("name")
-    failover.add_argument("shard")
+    failover.add_argument("name", metavar="CLUSTER", help=CLUSTER)
+    failover.add_argument("shard", metavar="SHARD", help=SHARD)
     failover.add_argument("--to", metavar="POD", help="which replica (default: any)")
     move = commands.add_parser(
         "move-bucket", help="put a bucket of rooms on a shard, where it stays"
     )
-    move.add_argument("name")
+    move.add_argument("name", metavar="CLUSTER", help=CLUSTER)
     move.add_argument("bucket", type=int, metavar="BUCKET", help="0 to 1023")
-    move.add_argument("shard", metavar="SHARD")
+    move.add_argument("shard", metavar="SHARD", help=SHARD)
     change = commands.add_parser(
         "change-passwords", help="of all programs at the shards' servers, while they run"
     )
-    change.add_argument("name")
+    change.add_argument("name", metavar="CLUSTER", help=CLUSTER)
     drain = commands.add_parser(
         "drain-edge", help="evict an edge's pod: its clients move in waves, another one starts"
     )
-    drain.add_argument("pod")
+    drain.add_argument("pod", metavar="POD", help="its name")
     return parser
 
 
 async def _run(options: argparse.Namespace) -> None:
     api = KubernetesApi(await read_configuration())
+    options.namespace = options.namespace or await asyncio.to_thread(read_namespace)
     try:
         match options.command:
             case "status":

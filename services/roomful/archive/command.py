@@ -57,7 +57,7 @@ def add_archive(commands: Any, load: Load) -> None:
         "--migrate", action="store_true", help="bring the database's schema to this version's first"
     )
     parser.set_defaults(run=lambda options: _run(load(options), migrates=options.migrate))
-    actions = parser.add_subparsers(metavar="ACTION")
+    actions = parser.add_subparsers(metavar="[ACTION]")
     migrate = actions.add_parser(
         "migrate",
         help="bring the database's schema to this version's",
@@ -74,9 +74,19 @@ def add_archive(commands: Any, load: Load) -> None:
     )
     exporting.add_argument("--room", help="only this room's")
     exporting.add_argument("--user", help="only what this user sent")
-    exporting.add_argument("--format", choices=("ndjson", "parquet"), default="ndjson")
+    exporting.add_argument(
+        "--format",
+        choices=("ndjson", "parquet"),
+        default="ndjson",
+        help="of the output (default: %(default)s)",
+    )
     exporting.add_argument("--output", type=Path, metavar="FILE", help="default: stdout (ndjson)")
-    exporting.add_argument("--sqlite", type=Path, metavar="FILE", help="read this SQLite file")
+    exporting.add_argument(
+        "--sqlite",
+        type=Path,
+        metavar="FILE",
+        help="read this SQLite file (default: that of ROOMFUL_STATE_DIR and ROOMFUL_PORT)",
+    )
     exporting.set_defaults(run=lambda options: _export(load(options), options))
 
 

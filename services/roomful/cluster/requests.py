@@ -58,6 +58,9 @@ class PinBucket(msgspec.Struct, frozen=True, tag="pin-bucket"):
     shard: ShardName | None
     """None: it may be wherever is even."""
 
+    def __str__(self) -> str:
+        return f"bucket {self.bucket} goes to {self.shard or 'wherever is even'}"
+
 
 Request = AddShard | DrainShard | PinBucket
 

@@ -60,7 +60,13 @@ def add_controller_command(commands: Any) -> None:
         metavar="NAME=HOST:PORT,...",
         help="a shard and its servers; may be repeated",
     )
-    add("--acks", type=int, default=0, metavar="W", help="of a new cluster: replicas in an ack")
+    add(
+        "--acks",
+        type=int,
+        default=0,
+        metavar="W",
+        help="of a new cluster: replicas in an ack (default: 0)",
+    )
     add("--fsynced", action="store_true", help="of a new cluster: acks wait for the disk too")
     add(
         "--fail-after",

@@ -63,12 +63,12 @@ def add_reshard_commands(commands: Any) -> None:
         "`roomful cluster` of --state-dir starts them",
     )
     drain = _command(shard, "drain", "give a shard's rooms to the others, and take it out", _drain)
-    drain.add_argument("name", metavar="NAME")
+    drain.add_argument("name", metavar="NAME", help="as `roomful topology` shows it")
     drain.add_argument("--cancel", action="store_true", help="let it stay after all")
     bucket = _group(commands, "bucket", "put a bucket of rooms on a shard of your choice")
     move = _command(bucket, "move", "put a bucket on a shard, where it stays", _pin)
     move.add_argument("bucket", type=int, metavar="BUCKET", help="0 to 1023")
-    move.add_argument("shard", metavar="SHARD")
+    move.add_argument("shard", metavar="SHARD", help="as `roomful topology` shows it")
     free = _command(bucket, "free", "let a bucket be wherever shares are even", _free)
     free.add_argument("bucket", type=int, metavar="BUCKET", help="0 to 1023")
 
@@ -84,8 +84,8 @@ def _command(
     parser: argparse.ArgumentParser = group.add_parser(
         name,
         help=words,
-        description=f"{words.capitalize()}, while everything is used: nothing is lost, acks of a "
-        "few rooms at a time come later.",
+        description=f"{words.capitalize()}, while everything is used:\n"
+        "nothing is lost, acks of a few rooms at a time come later.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

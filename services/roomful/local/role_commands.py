@@ -52,7 +52,7 @@ def add_role_commands(commands: Any) -> None:
     failover = commands.add_parser(
         "failover",
         help="hand a shard's role to one of its replicas, without a loss",
-        description="The primary pauses writes, some milliseconds, until the replica has "
+        description="The primary pauses writes, some milliseconds, until the replica has\n"
         "everything, and changes places with it. Nothing is lost, whatever comes between.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -32,8 +32,8 @@ def add_topology_command(commands: Any) -> None:
     topology = commands.add_parser(
         "topology",
         help="show a cluster's shards: where they are, and how",
-        description="Reads a cluster from its shards; changes nothing and needs no controller. One "
-        "server that answers is enough.",
+        description="Reads a cluster from its shards; changes nothing and needs no controller.\n"
+        "One server that answers is enough.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -34,6 +34,12 @@ BROKEN: Final = 1
 NOT_VERIFIED: Final = 3
 TOKEN_LIFETIME_S: Final = 86400.0
 
+_DESCRIPTION: Final = """\
+Sends messages through the edges at the URLs, as clients of three kinds (stock Socket.IO with
+recovery, ours, plain JSON) that retry and resume; breaks things meanwhile; then reads all rooms'
+logs and compares them with every ack and with what every client heard. Progress goes to stderr,
+the report to stdout as JSON.
+"""
 _EPILOG: Final = """\
 exit status: 0 nothing was lost, doubled or reordered, and everything came back; 1 a promise was
 broken, or something did not come back; 2 bad arguments; 3 it could not be found out.
@@ -45,10 +51,7 @@ def add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="load a cluster, break it, and count what was lost, doubled or reordered",
-        description="Sends messages through the edges at the URLs, as clients of three kinds "
-        "(stock Socket.IO with recovery, ours, plain JSON) that retry and resume; breaks things "
-        "meanwhile; then reads all rooms' logs and compares them with every ack and with what "
-        "every client heard. Progress goes to stderr, the report to stdout as JSON.",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,9 +61,19 @@ def add_verify(commands: Any) -> None:
         action="store_true",
         help="start a cluster on this machine, and break that; of --edges, --shards, --replicas",
     )
-    parser.add_argument("--edges", type=int, default=3, metavar="N", help="(default: 3)")
-    parser.add_argument("--shards", type=int, default=3, metavar="N", help="(default: 3)")
-    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="(default: 1)")
+    parser.add_argument(
+        "--edges", type=int, default=3, metavar="N", help="with --local (default: 3)"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=3, metavar="N", help="with --local (default: 3)"
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of each shard, with --local (default: 1)",
+    )
     parser.add_argument("--clients", type=int, default=60, help="connections (default: 60)")
     parser.add_argument("--rooms", type=int, default=40, help="rooms (default: 40)")
     parser.add_argument(
@@ -81,7 +94,11 @@ def add_verify(commands: Any) -> None:
         "cluster (default: all)",
     )
     parser.add_argument(
-        "--fault-every", type=float, default=10.0, metavar="SECONDS", help="(default: 10)"
+        "--fault-every",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="between two of them (default: 10)",
     )
     parser.add_argument(
         "--connect-timeout",
