@@ -323,6 +323,24 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(render: Render) -> None
             assert base in known, expression
 
 
+def test_each_alert_has_a_part_of_the_runbook(render: Render) -> None:
+    """Whoever is woken finds what to look at and what to do, one link away."""
+    (rule,) = render(ALL_ON).of("PrometheusRule")
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"]]
+    assert len(alerts) > 5
+    page = (ROOT / "docs/operations.md").read_text()
+    parts = dict(re.findall(r"^### (\w+)\n\n(.+?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
+    for alert in alerts:
+        name = alert["alert"]
+        assert alert["annotations"]["runbook_url"] == (
+            f"https://roomful.dev/operations#{name.lower()}"
+        )
+        assert len(parts[name].split()) > 15, name
+    assert {name for name in parts if name.startswith("Roomful")} == {
+        alert["alert"] for alert in alerts
+    }
+
+
 def test_the_helm_test_goes_from_edge_to_edge(render: Render) -> None:
     """It signs in with the cluster's own secret, and asks for each edge by its own address."""
     pod = render().one("Pod", "chat-test-message")
