@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Stored
 from roomful.shard.directory import Directory, NoTopology
 from roomful.shard.fsync import CannotFsync
+from roomful.shard.redis import LANES
 from roomful.shard.resp import Login
 from roomful.shard.routing import RedisShards
 from shard.recording import RecordingSink, make_envelope
@@ -138,7 +140,7 @@ async def test_what_waits_is_bounded_in_bytes(cluster: Cluster) -> None:
         await sender.all_settled()
         assert len(sender.acked) == 100 - refused
         assert (await sender.logs())[room] == sender.acked
-        assert shards.shard_of(room).commit.waiting_bytes == 0
+        assert shards.shard_of(room).waiting_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -157,6 +159,64 @@ async def test_cut_connections_double_and_reorder_nothing(cluster: Cluster, seed
                     await asyncio.sleep(chance.choice((0, 0, 0.001, 0.004)))
                 proxy.cut()
             await sender.check_whole()
+
+
+def rooms_by_lane(shards: RedisShards) -> list[list[str]]:
+    """Give two rooms of each lane of the first shard."""
+    rooms = rooms_of(shards, "s1", 16)
+    lanes = [[room for room in rooms if bucket_of(room) % LANES == lane] for lane in range(LANES)]
+    return [lane[:2] for lane in lanes]
+
+
+async def test_lanes_have_a_batch_under_way_each(cluster: Cluster) -> None:
+    """At once, of different buckets; of the same bucket what comes later waits."""
+    replica = cluster.members[ShardName("s1")].replicas[0]
+    async with using(cluster) as shards:
+        by_lane = rooms_by_lane(shards)
+        rooms = [room for pair in by_lane for room in pair]
+        lanes = shards.shards[ShardName("s1")].lanes
+        sender = Sender(shards)
+
+        def under_way() -> list[list[bool]]:
+            routes = [shards.routes[bucket_of(room)] for room in rooms]
+            return [[lane.has_under_way(route) for route in routes] for lane in lanes]
+
+        pause(replica)
+        try:
+            for room in rooms:
+                sender.send(room)
+            await until(lambda: shards.statistics.short_waits >= 2)
+            for _ in range(3):
+                for room in rooms:
+                    sender.send(room)
+                await asyncio.sleep(0)
+            assert under_way() == [[True, True, False, False], [False, False, True, True]]
+            assert sender.settled == 0
+        finally:
+            resume(replica)
+        await sender.check_whole()
+
+
+async def test_a_lane_that_is_cut_off_does_not_stop_the_other(cluster: Cluster) -> None:
+    """Its own messages go out again when it is back, once and in order."""
+    calls = cluster.members[ShardName("s1")].calls
+    async with using(cluster) as shards:
+        cut, whole = rooms_by_lane(shards)
+        slow, quick = Sender(shards), Sender(shards)
+        for _ in range(40):
+            slow.send(cut[0])
+            slow.send(cut[1])
+            quick.send(whole[0])
+            # None while it comes back.
+            found = re.search(
+                rb"id=(\d+) .*name=roomful-commit-.*-0 ", calls.command("CLIENT", "LIST")
+            )
+            if found is not None:
+                calls.command("CLIENT", "KILL", "ID", int(found[1]))
+            await quick.all_settled()
+        await quick.check_whole()
+        await slow.check_whole()
+        assert shards.statistics.lost_batches > 0
 
 
 def move(cluster: Cluster, buckets: set[int], version: int) -> dict[int, ShardName]:

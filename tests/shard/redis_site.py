@@ -156,12 +156,13 @@ class RedisSite:
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Send a mark behind all casts, by their way, and wait for it and for the newest offset."""
+        """Send marks behind all casts, by their ways, and wait for them and the newest offset."""
         shard = self._edges[-1].shards[SHARD]
-        mark = b"%d" % next(_numbers)
-        heard = self._marks[mark] = asyncio.Event()
-        shard.commit.cast(pack("PUBLISH", MARKS, mark))
-        await within(heard.wait())
+        for lane in shard.lanes:
+            mark = b"%d" % next(_numbers)
+            heard = self._marks[mark] = asyncio.Event()
+            lane.cast(pack("PUBLISH", MARKS, mark))
+            await within(heard.wait())
         newest, _ = self._calls("terms", [], TERM)
         await shard.reader.heard(newest)
 

@@ -168,7 +168,7 @@ def _redis_samples(shards: RedisShards) -> Sequence[Sample]:
         by_shard(
             "shard_waiting_bytes",
             "Bytes of messages that are not safe yet.",
-            lambda one: one.commit.waiting_bytes,
+            lambda one: one.waiting_bytes,
         ),
         counted(
             "shard_received_bytes",

@@ -1,5 +1,5 @@
 """
-Group commit: what an edge publishes on one shard, one batch at a time.
+Group commit: what an edge publishes on half of a shard's buckets, one batch at a time.
 
 While a batch is under way what comes waits, and is the next batch: the busier, the cheaper a
 message. A batch is one FCALL and one WAIT (WAITAOF where a message has to be on disk), written
@@ -41,6 +41,7 @@ __all__ = [
     "CommitLimits",
     "CommitStatistics",
     "Durability",
+    "Home",
     "Post",
     "PublishRules",
     "RouteState",
@@ -121,6 +122,13 @@ class CommitStatistics(PublishStatistics):
     """Events that are not stored and could not be sent."""
 
 
+class Home(Protocol):
+    """A shard, as a post sees it."""
+
+    waiting_bytes: int
+    """Of all posts that were given to it and are not settled."""
+
+
 class RouteState(Protocol):
     """A bucket, as a post sees it."""
 
@@ -148,7 +156,7 @@ class Post:
 
     def __init__(
         self,
-        home: Commit,
+        home: Home,
         route: RouteState,
         key: bytes,
         identity: str,
@@ -183,7 +191,7 @@ class Post:
 
 
 class Commit:
-    """One shard's batches."""
+    """The batches of some of a shard's buckets, one at a time."""
 
     # Mutable state: what waits, oldest first; the batch that is under way with what came back of
     # it so far; whether sending is put off; and what a change of route waits for.
@@ -218,8 +226,6 @@ class Commit:
         self._is_due = False
         self._backoff = Backoff()
         self._pause: asyncio.TimerHandle | None = None
-        self.waiting_bytes = 0
-        """Of all posts that were given to this shard's buckets and are not settled."""
         self.on_refused: Callable[[str], None] = _ignore
         """Hears why a whole batch was refused (`STALE_TERM 3`): the topology is old."""
         self.on_closed: Callable[[list[tuple[Post, str]]], None] = _ignore

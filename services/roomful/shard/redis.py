@@ -1,6 +1,10 @@
 """
-One shard on Redis, as an edge uses it: a connection that commits, one that listens, and one for
+One shard on Redis, as an edge uses it: two connections that commit, one that listens, and one for
 everything that is asked.
+
+While Redis stores a batch the edge has nothing to do for it, and while the edge sends out what it
+stored Redis has not. So there are two *lanes*, each with the batches of half of the buckets
+(docs/adr/0027-two-lanes.md).
 
 What is asked goes over one pipelined connection too, and not over a pool of redis-py's: ten
 thousand clients that join at once would need as many connections, or wait for each other.
@@ -63,6 +67,7 @@ __all__ = ["Elsewhere", "RedisShard", "ShardOptions", "unavailable"]
 
 logger = logging.getLogger("roomful.shard")
 
+LANES: Final = 2
 SWEEP_S: Final = 1.0
 SWEEP_STEPS: Final = 200
 SCANNED: Final = 1_000
@@ -133,14 +138,19 @@ class RedisShard:
         """Called when there is a new connection."""
         self.on_swept: Callable[[], None] = lambda: None
         """Called when all of this edge's members left, and may join again."""
-        self.commit = Commit(
-            name,
-            edge,
-            options.rules,
-            limits=options.commit,
-            statistics=statistics,
-            login=options.login,
-        )
+        self.lanes = [
+            Commit(
+                name,
+                f"{edge}-{lane}",
+                options.rules,
+                limits=options.commit,
+                statistics=statistics,
+                login=options.login,
+            )
+            for lane in range(LANES)
+        ]
+        self.waiting_bytes = 0
+        """Of all posts that were given to this shard's buckets and are not settled."""
         self.reader = Reader(name, edge, sink, login=options.login, limits=options.reader)
         self._link = Link(
             f"roomful-calls-{edge}",
@@ -150,7 +160,7 @@ class RedisShard:
         )
 
     def __repr__(self) -> str:
-        return f"<RedisShard {self._name} term {self._term}, {self.commit}>"
+        return f"<RedisShard {self._name} term {self._term}, {self.lanes}>"
 
     # Life -----------------------------------------------------------------------------------
 
@@ -158,7 +168,8 @@ class RedisShard:
         """Use the primary of *record* in its term, from now on."""
         is_new = record.term != self._term
         self._term = record.term
-        self.commit.retarget(record.primary, record.term, durability)
+        for lane in self.lanes:
+            lane.retarget(record.primary, record.term, durability)
         self.reader.retarget(record.primary, record.term)
         self._link.retarget(record.primary)
         if is_new:
@@ -171,14 +182,15 @@ class RedisShard:
     def start(self) -> None:
         """Begin, in the running loop."""
         loop = asyncio.get_running_loop()
-        keep = (self.commit.run, self.reader.run, self._link.run, self._keep_lease, self._sweep)
+        lanes = (lane.run for lane in self.lanes)
+        keep = (self._keep_lease, self._sweep, self.reader.run, self._link.run, *lanes)
         self._tasks = [loop.create_task(run(), name=f"{run.__name__} {self._name}") for run in keep]
         for task in self._tasks:
             task.add_done_callback(_report)
 
     async def aclose(self) -> None:
         """Give the lease back and let go of everything; what waits has been settled before."""
-        for task in self._tasks[3:]:
+        for task in self._tasks[:2]:
             task.cancel()
         if self._leased.is_set():
             try:
@@ -195,7 +207,16 @@ class RedisShard:
     @property
     def is_up(self) -> bool:
         """Whether the shard takes messages from this edge, as far as is known."""
-        return self.commit.is_up
+        return all(lane.is_up for lane in self.lanes)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message waits for the shard or is under way to it."""
+        return all(lane.is_idle for lane in self.lanes)
+
+    def lane(self, bucket: int) -> Commit:
+        """Give the lane of *bucket*: at most one batch with something of it is under way."""
+        return self.lanes[bucket % LANES]
 
     def unready(self) -> str | None:
         """Say why clients would miss something here that they would not miss elsewhere."""

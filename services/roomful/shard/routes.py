@@ -18,7 +18,7 @@ from typing import Final
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Topology
 from roomful.protocol.errors import Refused
-from roomful.shard.commit import Post
+from roomful.shard.commit import Commit, Post
 from roomful.shard.holding import Place
 from roomful.shard.redis import RedisShard
 
@@ -114,16 +114,17 @@ class Routes:
         before = route.shard
         self._close(route)
         route.shard, route.version = owner, version
-        before.commit.take_closed()
+        lane = before.lane(route.bucket)
+        lane.take_closed()
         self._expect(route.bucket, Place(owner, version))
-        if before.commit.has_under_way(route):
-            before.commit.on_batch_end.append(lambda: self._after_batch(route, before))
+        if lane.has_under_way(route):
+            lane.on_batch_end.append(lambda: self._after_batch(route, lane))
         else:
             self._open_soon(route)
 
-    def _after_batch(self, route: Route, before: RedisShard) -> None:
+    def _after_batch(self, route: Route, before: Commit) -> None:
         # What was not stored there is older than all that waits.
-        before.commit.take_closed()
+        before.take_closed()
         self._open_soon(route)
 
     def _close(self, route: Route) -> None:
@@ -140,8 +141,8 @@ class Routes:
             if route not in first:
                 first[route] = words
                 self._close(route)
-        for shard in {route.shard for route in first}:
-            shard.commit.take_closed()
+        for lane in {route.shard.lane(route.bucket) for route in first}:
+            lane.take_closed()
         for post, _ in reversed(posts):
             post.is_again = True
             assert post.route.waiting is not None
@@ -189,8 +190,8 @@ class Routes:
         if route.waiting is None:
             return
         for shard in self._shards.values():
-            if shard.commit.has_under_way(route):
+            if shard.lane(route.bucket).has_under_way(route):
                 return  # its end comes back here
         waiting, route.waiting = route.waiting, None
         self.closed.discard(route)
-        route.shard.commit.extend(waiting)
+        route.shard.lane(route.bucket).extend(waiting)

@@ -145,7 +145,8 @@ class RedisShards:
             await asyncio.sleep(0.005)
         refused = Refused(RefusalCode.DRAINING, "this edge is going away")
         for shard in self.shards.values():
-            shard.commit.refuse_all(refused)
+            for lane in shard.lanes:
+                lane.refuse_all(refused)
         self.routes.refuse_all(refused)
         await self.holding.aclose()
         for task in tuple(self._tasks):
@@ -155,7 +156,7 @@ class RedisShards:
         await asyncio.gather(*(shard.aclose() for shard in self.shards.values()))
 
     def _is_idle(self) -> bool:
-        return not self.routes.closed and all(one.commit.is_idle for one in self.shards.values())
+        return not self.routes.closed and all(one.is_idle for one in self.shards.values())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -174,7 +175,8 @@ class RedisShards:
             await asyncio.sleep(TICK_S)
             now = loop.time()
             for shard in self.shards.values():
-                shard.commit.expire(now)
+                for lane in shard.lanes:
+                    lane.expire(now)
             for route, post in self.routes.late(now):
                 self.statistics.expired += 1
                 post.end(unavailable(route.shard.name, "in time"))
@@ -254,7 +256,7 @@ class RedisShards:
     def _add_shard(self, name: ShardName) -> None:
         shard = RedisShard(name, self._edge, self._get_sink(), self._options, self.statistics)
         self.shards[name] = shard
-        shard.on_refused = shard.reader.on_refused = shard.commit.on_refused = self._on_refused
+        shard.on_refused = shard.reader.on_refused = self._on_refused
         shard.on_swept = lambda: self.on_swept(name)
         shard.on_up = lambda: self.on_up(name)
         shard.reader.channels.update(self.channels)
@@ -263,7 +265,9 @@ class RedisShards:
         shard.reader.on_arrivals = lambda table: self._hear_of(
             shard, [b" ".join(pair) for pair in zip(table[::2], table[1::2], strict=True)]
         )
-        shard.commit.on_closed = self.routes.take_back
+        for lane in shard.lanes:
+            lane.on_refused = self._on_refused
+            lane.on_closed = self.routes.take_back
         shard.start()
 
     def _hear_of(self, shard: RedisShard, told: Sequence[bytes]) -> None:
@@ -287,7 +291,7 @@ class RedisShards:
         """It owns nothing any more: let it end what it has."""
 
         async def end() -> None:
-            while not shard.commit.is_idle:  # noqa: ASYNC110 - rare
+            while not shard.is_idle:  # noqa: ASYNC110 - rare
                 await asyncio.sleep(TICK_S)
             await shard.aclose()
 
@@ -306,9 +310,9 @@ class RedisShards:
         """Store *envelope* on its room's shard; *settle* hears when it is safe."""
         bucket, key = _place(envelope.room)
         route = self.routes[bucket]
-        commit = route.shard.commit
+        shard = route.shard
         size = envelope.size
-        if self._is_ending or commit.waiting_bytes + size > self._options.pending_bytes:
+        if self._is_ending or shard.waiting_bytes + size > self._options.pending_bytes:
             self.statistics.refused += 1
             settle(
                 Refused(RefusalCode.DRAINING, "this edge is going away")
@@ -321,17 +325,19 @@ class RedisShards:
         identity = f"{len(user.encode())}:{user}{envelope.id}" if is_named else "~" + envelope.id
         due = asyncio.get_running_loop().time() + self._timeout_s
         post = Post(
-            commit, route, key, identity, envelope.timestamp, _encode(envelope), settle, size, due
+            shard, route, key, identity, envelope.timestamp, _encode(envelope), settle, size, due
         )
         if route.waiting is None:
-            commit.add(post)
+            shard.lane(bucket).add(post)
         else:
             route.waiting.append(post)
 
     def cast(self, cast: Cast) -> None:
         """Send an event to the room now, or never."""
         body = _encode((1, cast.event, cast.body, cast.except_user, cast.is_volatile))
-        self.shard_of(cast.room).commit.cast(pack("PUBLISH", "r:" + cast.room, body))
+        bucket = bucket_of(cast.room)
+        lane = self.routes[bucket].shard.lane(bucket)
+        lane.cast(pack("PUBLISH", "r:" + cast.room, body))
 
     async def hold(self, room: RoomId) -> None:
         """Hear *room* from now on."""
