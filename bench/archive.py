@@ -1,10 +1,12 @@
 """
-What the archive holds: the rate at which one archiver moves messages, and pages of long history.
+What the archive holds: the rate at which one archiver moves messages, pages of long history, and
+how long it takes to find all of one user.
 
     PYTHONPATH=services:tests .venv/bin/python -m bench.archive rate --rate 20000 --seconds 60
     PYTHONPATH=services:tests .venv/bin/python -m bench.archive pages --messages 10000000
+    PYTHONPATH=services:tests .venv/bin/python -m bench.archive erase [--sqlite]
 
-Both start their own PostgreSQL (with fsync, as it comes) and shards on free ports. Messages have
+All start their own PostgreSQL (with fsync, as it comes) and shards on free ports. Messages have
 256 bytes of body. `rate` writes publications straight into the outboxes of three shards, and counts
 rows and their order at the end; the archiver is one process, so one core at most.
 """
@@ -20,8 +22,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from roomful.archive.partitions import make_partitions
 from roomful.archive.postgres import PostgresArchive
 from roomful.archive.sqlite import SqliteArchive
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Envelope, RoomId, UserId
+from roomful.shard.base import Entry, Envelope, Erasure, RoomId, UserId
 
 BODY = b'{"content":"' + b"x" * 243 + b'"'
 ROOMS = 2_000
@@ -164,18 +166,20 @@ def check(cluster: Cluster, written: int) -> None:
         assert wrong == (0,), wrong
 
 
-# Pages -------------------------------------------------------------------------------------------
+# Pages and erasing -------------------------------------------------------------------------------
 
 
-async def pages(options: argparse.Namespace) -> None:
-    """Measure pages of 50 messages at random places of a long history."""
-    with tempfile.TemporaryDirectory() as name, running_cluster(fsync="on") as cluster:
+@asynccontextmanager
+async def history(options: argparse.Namespace) -> AsyncIterator[PostgresArchive | SqliteArchive]:
+    """Fill an archive with a year of messages, from the oldest on."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         if options.sqlite:
             archive: PostgresArchive | SqliteArchive = SqliteArchive(Path(name) / "m.sqlite3")
         else:
+            url = stack.enter_context(running_cluster(fsync="on")).url("postgres")
             days = range(0, 365, options.partition_days)
-            await prepare(cluster.url("postgres"), days=days, size=options.partition_days)
-            archive = PostgresArchive(cluster.url("postgres"), timeout_s=120)
+            await prepare(url, days=days, size=options.partition_days)
+            archive = PostgresArchive(url, timeout_s=120)
         begun = time.monotonic()
         year_ms, start_ms = 365 * DAY_MS, now_ms() - 365 * DAY_MS
         piece = 20_000
@@ -188,25 +192,64 @@ async def pages(options: argparse.Namespace) -> None:
             await archive.store(ShardName("s1"), entries)
         filled_s = time.monotonic() - begun
         if not options.sqlite:
-            with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+            with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE roomful.message")
-        times = []
-        for number in range(options.pages + WARM):
-            room = RoomId(f"room-{random.randrange(ROOMS)}")  # noqa: S311
-            before = FIRST + random.randrange(options.messages)  # noqa: S311
-            asked = time.perf_counter()
-            page = await archive.page(room, before=before, after=None, limit=50)
-            if number >= WARM:
-                times.append((time.perf_counter() - asked) * 1000)
-            assert len(page.entries) <= 50
+        kind = (
+            "SQLite" if options.sqlite else f"PostgreSQL, {options.partition_days} days a partition"
+        )
+        print(
+            f"{kind}: {options.messages} messages of {ROOMS} rooms stored at "
+            f"{options.messages / filled_s:.0f}/s"
+        )
+        yield archive
         await archive.aclose()
+
+
+async def pages(options: argparse.Namespace) -> None:
+    """Measure pages of 50 messages at random places of a long history."""
+    async with history(options) as archive:
+        await measure_pages(archive, options)
+
+
+async def measure_pages(
+    archive: PostgresArchive | SqliteArchive, options: argparse.Namespace
+) -> None:
+    """Read pages one after the other."""
+    times = []
+    for number in range(options.pages + WARM):
+        room = RoomId(f"room-{random.randrange(ROOMS)}")  # noqa: S311
+        before = FIRST + random.randrange(options.messages)  # noqa: S311
+        asked = time.perf_counter()
+        page = await archive.page(room, before=before, after=None, limit=50)
+        if number >= WARM:
+            times.append((time.perf_counter() - asked) * 1000)
+        assert len(page.entries) <= 50
     cuts = statistics.quantiles(times, n=100)
-    kind = "SQLite" if options.sqlite else f"PostgreSQL, {options.partition_days} days a partition"
     print(
-        f"{kind}: {options.messages} messages of {ROOMS} rooms stored at "
-        f"{options.messages / filled_s:.0f}/s; {options.pages} pages of 50: p50 {cuts[49]:.2f} ms, "
-        f"p99 {cuts[98]:.2f} ms, most {max(times):.2f} ms"
+        f"{options.pages} pages of 50: p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms, "
+        f"most {max(times):.2f} ms"
     )
+
+
+async def erase(options: argparse.Namespace) -> None:
+    """Measure how long it takes to erase what one user sent, and to export it."""
+    async with history(options) as archive:
+        await measure_erasing(archive)
+
+
+async def measure_erasing(archive: PostgresArchive | SqliteArchive) -> None:
+    """Export and erase one user after the other."""
+    for number in range(3):
+        user = UserId(f"user-{number}")
+        begun = time.perf_counter()
+        found = sum([len(batch) async for batch in archive.export(user=user)])
+        exported = time.perf_counter()
+        erased = await archive.erase(Erasure(now_ms(), "bench", user=user))
+        assert found == erased > 0, (found, erased)
+        print(
+            f"{user}: {found} messages exported in {(exported - begun) * 1000:.0f} ms, "
+            f"erased in {(time.perf_counter() - exported) * 1000:.0f} ms"
+        )
 
 
 def main() -> int:
@@ -218,12 +261,13 @@ def main() -> int:
     one.add_argument("--seconds", type=int, default=60)
     one.add_argument("--per-entry", type=int, default=2, help="messages of one outbox entry")
     one.set_defaults(run=rate)
-    other = commands.add_parser("pages")
-    other.add_argument("--messages", type=int, default=10_000_000)
-    other.add_argument("--pages", type=int, default=2_000)
-    other.add_argument("--partition-days", type=int, default=28)
-    other.add_argument("--sqlite", action="store_true")
-    other.set_defaults(run=lambda options: asyncio.run(pages(options)))
+    for name, run, messages in (("pages", pages, 10_000_000), ("erase", erase, 1_000_000)):
+        other = commands.add_parser(name, help=run.__doc__)
+        other.add_argument("--messages", type=int, default=messages)
+        other.add_argument("--pages", type=int, default=2_000)
+        other.add_argument("--partition-days", type=int, default=28)
+        other.add_argument("--sqlite", action="store_true")
+        other.set_defaults(run=lambda options, run=run: asyncio.run(run(options)))
     options = parser.parse_args()
     options.run(options)
     print(

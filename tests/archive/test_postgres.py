@@ -18,7 +18,7 @@ from roomful.archive.base import ArchiveUnavailable, Rule, Stored
 from roomful.archive.connections import Connections
 from roomful.archive.migrate import check_schema, migrate, scripts
 from roomful.archive.partitions import make_partitions, retain
-from roomful.archive.postgres import PostgresArchive
+from roomful.archive.postgres import BY_USER, PostgresArchive
 from roomful.shard.base import Entry
 from shard.recording import make_envelope
 
@@ -126,6 +126,20 @@ async def test_old_partitions_are_dropped(cluster: Cluster, empty: str) -> None:
     assert (await archive.read(S1, {A: 0}, range(1, 4), 1000)).holes == [A]
     assert (await archive.read(S1, {A: 0}, range(2, 4), 5000)).holes == ()
     await archive.aclose()
+
+
+async def test_a_users_messages_are_found_by_an_index(cluster: Cluster, empty: str) -> None:
+    """In partitions of before the index, of after it, and in what has none."""
+    url = cluster.url(empty)
+    async with connected(url) as connections:
+        await migrate(connections)
+        await make_partitions(connections, NOW_MS, DAY_MS)
+    with psycopg.connect(url) as connection:
+        connection.execute("SET enable_seqscan = off")
+        query = f"EXPLAIN DELETE FROM roomful.message WHERE {BY_USER} = 'alice'"  # noqa: S608
+        plan = "\n".join(row[0] for row in connection.execute(query.encode()).fetchall())
+    assert plan.count("user_id_idx") == 4, plan
+    assert "Seq Scan" not in plan
 
 
 # What it does not take ---------------------------------------------------------------------------

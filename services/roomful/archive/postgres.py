@@ -29,11 +29,13 @@ logger = logging.getLogger("roomful.archive")
 COLUMNS: Final = (
     'm.room, m."offset", m.event, m.id, m.user_id, m.timestamp_ms, m.body, m.attachments'
 )
+BY_USER: Final = 'user_id COLLATE "C"'
+"""As the index has it (migration 0003)."""
 HIGHEST: Final = 2**63 - 1
 PIECE: Final = 5_000
 """Rows of one statement of what is long."""
 LONG_S: Final = 3600.0
-"""Seconds for a statement that looks at a whole partition."""
+"""Seconds for a statement that deletes what may be very much."""
 READ_ROWS: Final = 1_000
 """Rows of one read; what a client missed comes in as many as it takes."""
 
@@ -127,20 +129,13 @@ class PostgresArchive:
         return await self._finish(int(row[0]), erasure)
 
     async def _finish(self, number: int, erasure: Erasure) -> int:
-        """Delete what *erasure* covers, a partition at a time."""
-        where, values = _where(erasure)
-        tables = ["roomful.message"]
-        if erasure.user is not None:
-            # There is no index by user: everything is looked at once, and nothing twice.
-            async with self.connections.use() as connection:
-                found = await connection.execute("SELECT name FROM roomful.partition")
-                tables = [f'roomful."{row[0]}"' for row in await found.fetchall()]
-            tables.append("roomful.message_other")
+        """Delete what *erasure* covers."""
         erased = 0
-        for table in tables:
+        for where, values in _wheres(erasure):
             async with self.connections.use(LONG_S) as connection:
-                query = f"DELETE FROM {table} WHERE {where}"  # noqa: S608
-                erased += (await connection.execute(query.encode(), values)).rowcount
+                query = f"DELETE FROM roomful.message WHERE {where} AND timestamp_ms <= %s"  # noqa: S608
+                done = await connection.execute(query.encode(), (*values, erasure.at_ms))
+                erased += done.rowcount
         async with self.connections.use() as connection:
             await connection.execute(
                 "UPDATE roomful.erasure SET erased = %s WHERE number = %s", (erased, number)
@@ -170,9 +165,9 @@ class PostgresArchive:
         """Give messages in batches, by room and offset."""
         last: tuple[Any, ...] = "", -1, "", -1
         filters, values = "", []
-        for column, value in (("room", room), ("user_id", user)):
+        for column, value in (("room", room), (BY_USER, user)):
             if value is not None:
-                filters += f"AND m.{column} = %s "
+                filters += f"AND {column} = %s "
                 values.append(value)
         query = (
             f"SELECT m.shard, {COLUMNS} FROM roomful.message m "  # noqa: S608
@@ -198,18 +193,11 @@ def _entry(row: Sequence[Any]) -> Entry:
     return Entry(offset, envelope)
 
 
-def _where(erasure: Erasure) -> tuple[str, tuple[Any, ...]]:
+def _wheres(erasure: Erasure) -> list[tuple[str, tuple[Any, ...]]]:
+    """Give conditions that cover what *erasure* does, for each of which there is an index."""
     if erasure.user is not None:
         own = "user:" + erasure.user
-        return "(user_id = %s OR room = %s) AND timestamp_ms <= %s", (
-            erasure.user,
-            own,
-            erasure.at_ms,
-        )
+        return [(f"{BY_USER} = %s", (erasure.user,)), ("room = %s", (own,))]
     if erasure.offset is None:
-        return "room = %s AND timestamp_ms <= %s", (erasure.room, erasure.at_ms)
-    return 'room = %s AND "offset" = %s AND timestamp_ms <= %s', (
-        erasure.room,
-        erasure.offset,
-        erasure.at_ms,
-    )
+        return [("room = %s", (erasure.room,))]
+    return [('room = %s AND "offset" = %s', (erasure.room, erasure.offset))]

@@ -12,11 +12,11 @@ import heapq
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -52,7 +52,7 @@ logger = logging.getLogger("roomful.archive")
 PIECE: Final = 64
 """Chunks that are looked at before others get their turn."""
 WALKED: Final = 2_000
-"""Chunks of which only the age and the room are looked at, likewise."""
+"""Chunks that are passed by, likewise: some 10 ms."""
 SETTLE_S: Final = 5.0
 HIGHEST: Final = 2**63 - 1
 
@@ -191,17 +191,22 @@ class SqliteArchive:
         return sum([await self._finish(row[0], Erasure(*row[1:])) for row in rows])
 
     async def _finish(self, number: int, erasure: Erasure) -> int:
-        erased, done = 0, 0
+        erased, after = 0, 0
         while True:
-            count, last = await self._run(
-                lambda done=done: self._transaction(  # type: ignore[misc]
-                    lambda connection: _erase_in(connection, erasure, done)
-                )
+            numbers, last = await self._run(
+                lambda after=after: _walk_for(self._connection, erasure, after)  # type: ignore[misc]
             )
-            erased += count
+            # To where there is nothing more: a chunk that is written anew meanwhile comes again.
             if last is None:
                 break
-            done = last
+            after = last
+            for first in range(0, len(numbers), PIECE):
+                some = numbers[first : first + PIECE]
+                erased += await self._run(
+                    lambda some=some: self._transaction(  # type: ignore[misc]
+                        lambda connection: _erase_in(connection, erasure, some)
+                    )
+                )
         await self._run(
             lambda: self._connection.execute(
                 "UPDATE erasure SET erased = ? WHERE number = ?", (erased, number)
@@ -310,12 +315,7 @@ def _let_go(
     """Let go of what is old in the chunks *numbers*, of rooms of *pattern*; gives how many."""
     newest: dict[str, int] = {}
     count = 0
-    for number in numbers:
-        query = f"SELECT {COLUMNS} FROM chunk WHERE number = ?"  # noqa: S608
-        row = connection.execute(query, (number,)).fetchone()
-        if row is None:
-            continue  # it was written anew, with another number: the next time
-        chunk = Chunk(*row)
+    for chunk in _chunks(connection, numbers):
         entries, kept = chunk.entries(), []
         for one in entries:
             if one.envelope.timestamp < cutoff:
@@ -333,35 +333,56 @@ def _let_go(
     return count
 
 
-def _erase_in(
-    connection: sqlite3.Connection, erasure: Erasure, done: int
-) -> tuple[int, int | None]:
-    """Erase from a piece of the chunks after number *done*; gives how many, and up to which."""
-    where, values = _where(erasure)
+def _walk_for(
+    connection: sqlite3.Connection, erasure: Erasure, after: int
+) -> tuple[list[int], int | None]:
+    """
+    Give chunks above the number *after* that may have something to erase, and up to which number
+    that is all of them; None: there are no more.
+
+    There is no index by user (docs/adr/0009): all are looked at, and nobody waits for that to end.
+    """
+    where, maybe = _where(erasure)
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM chunk WHERE number > ? AND oldest_ms <= ? AND {where} "  # noqa: S608
-        "ORDER BY number LIMIT ?",
-        (done, erasure.at_ms, *values, PIECE),
+        f"SELECT number, {maybe} FROM chunk WHERE number > :after AND {where} "  # noqa: S608
+        "ORDER BY number LIMIT :count",
+        {
+            "after": after,
+            "count": WALKED,
+            "room": erasure.room,
+            "offset": erasure.offset,
+            "user": (erasure.user or "").encode(),
+            "own": f"user:{erasure.user}",
+        },
     ).fetchall()
+    return [number for number, is_maybe in rows if is_maybe], rows[-1][0] if rows else None
+
+
+def _where(erasure: Erasure) -> tuple[str, str]:
+    """Give which chunks to look at, and which of those may have something that is covered."""
+    if erasure.user is not None:
+        return "TRUE", "instr(entries, :user) OR room = :own"
+    if erasure.offset is None:
+        return "room = :room", "TRUE"
+    return "room = :room AND last >= :offset AND first <= :offset", "TRUE"
+
+
+def _erase_in(connection: sqlite3.Connection, erasure: Erasure, numbers: Sequence[int]) -> int:
+    """Erase from the chunks *numbers*; gives how many messages."""
     count = 0
-    for chunk in map(Chunk._make, rows):
+    for chunk in _chunks(connection, numbers):
         entries = chunk.entries()
         kept = [one for one in entries if not erasure.covers(one)]
         if len(kept) < len(entries):
             rewrite(connection, chunk, kept)
             count += len(entries) - len(kept)
-    return count, rows[-1][0] if len(rows) == PIECE else None
+    return count
 
 
-def _where(erasure: Erasure) -> tuple[str, tuple[Any, ...]]:
-    """Give which chunks may have something that *erasure* covers."""
-    if erasure.user is not None:
-        name = erasure.user.encode()
-        return "(instr(entries, ?) OR room = ?)", (name, "user:" + erasure.user)
-    if erasure.offset is None:
-        return "room = ?", (erasure.room,)
-    return "room = ? AND last >= ? AND first <= ?", (
-        erasure.room,
-        erasure.offset,
-        erasure.offset,
-    )
+def _chunks(connection: sqlite3.Connection, numbers: Sequence[int]) -> Iterator[Chunk]:
+    """Give those of *numbers* that there are; one written anew has another, higher number."""
+    query = f"SELECT {COLUMNS} FROM chunk WHERE number = ?"  # noqa: S608
+    for number in numbers:
+        row = connection.execute(query, (number,)).fetchone()
+        if row is not None:
+            yield Chunk(*row)
