@@ -1,10 +1,11 @@
 """
 Runs a whole cluster on this machine, and ends it in order.
 
-Started: servers (sealed), the controller, and when all shards have a primary, the edges. Stopped:
-edges (each drains its connections), the controller (so that it takes no stop for a failure), then
-each shard's primary before its replicas, which by then have everything. While it runs it follows
-its layout: a shard that was added there is started, one that has left the topology ends.
+Started: servers (sealed), the controller, and when all shards have a primary, the edges and the
+archivers. Stopped: edges (each drains its connections), archivers, the controller (so that it takes
+no stop for a failure), then each shard's primary before its replicas, which by then have all. While
+it runs it follows its layout: a shard that was added there is started, one that has left the
+topology ends.
 
 Each is a process of its own and is started again when it ends; all of them end with this one.
 """
@@ -36,6 +37,9 @@ START_S: Final = 60.0
 SERVER_PATIENCE_S: Final = 20.0
 """A primary waits up to 10 s for its replicas when it is stopped, and writes its file."""
 
+ARCHIVER_PATIENCE_S: Final = 10.0
+"""What it has not written it takes up at the next start."""
+
 LOOK_S: Final = 1.0
 
 
@@ -52,6 +56,7 @@ class LocalCluster:
         self._edge_children = {
             port: self._edge(number, port) for number, port in enumerate(edges.ports, 1)
         }
+        self._archivers = [self._archiver(number) for number in range(1, edges.archivers + 1)]
         self._signals = asyncio.Queue[signal.Signals]()
         self._topology: Topology | None = None
         self._phases: dict[str, Phase] = {}
@@ -88,7 +93,8 @@ class LocalCluster:
         await asyncio.gather(*(server.start() for server in self._servers.values()))
         await self._controller.start()
         await self._until_serving()
-        await asyncio.gather(*(edge.start() for edge in self._edge_children.values()))
+        beside = (*self._edge_children.values(), *self._archivers)
+        await asyncio.gather(*(child.start() for child in beside))
         await asyncio.gather(*(self._until_ready(port) for port in self._edges.ports))
         sys.stderr.write(describe_cluster(self._layout, self._edges, self._topology))
         sys.stderr.flush()
@@ -126,6 +132,8 @@ class LocalCluster:
         self._controller.change(self._controller_command())
         for number, (port, edge) in enumerate(self._edge_children.items(), 1):
             edge.change(*self._edge_command(number, port))
+        for archiver in self._archivers:
+            archiver.change(*self._archiver_command())
 
     def _check_ports(self) -> None:
         taken = [str(port) for port in self._edges.ports if not is_free(self._edges.host, port)]
@@ -169,12 +177,25 @@ class LocalCluster:
         return Child(name, command, self._log(name), environment)
 
     def _edge_command(self, number: int, port: int) -> tuple[list[str], dict[str, str]]:
-        addresses = ",".join(f"redis://{place.address}" for place in self._layout.servers())
         name = self._edges.name(number)
         command = [sys.executable, "-m", "roomful.cli", "serve", *self._edges.arguments]
         command += ["--host", self._edges.host, "--port", str(port)]
         state = self._layout.directory / "edges" / name
-        return command, {"ROOMFUL_SHARDS": addresses, "ROOMFUL_STATE_DIR": str(state)}
+        return command, {"ROOMFUL_SHARDS": self._addresses(), "ROOMFUL_STATE_DIR": str(state)}
+
+    def _archiver(self, number: int) -> Child:
+        command, environment = self._archiver_command()
+        name = f"archiver-{number}"
+        return Child(name, command, self._log(name), environment)
+
+    def _archiver_command(self) -> tuple[list[str], dict[str, str]]:
+        command = [sys.executable, "-m", "roomful.cli", "archive", "--migrate"]
+        command += self._edges.archive_arguments
+        # Without a port of metrics, which all of them would want.
+        return command, {"ROOMFUL_SHARDS": self._addresses(), "ROOMFUL_ARCHIVE_PORT": "0"}
+
+    def _addresses(self) -> str:
+        return ",".join(f"redis://{place.address}" for place in self._layout.servers())
 
     def _log(self, name: str) -> Path:
         return self._layout.logs / f"{name}.log"
@@ -223,7 +244,8 @@ class LocalCluster:
 
     def _check_children(self) -> None:
         """Raise what keeps a process from being kept running."""
-        for child in (*self._servers.values(), self._controller, *self._edge_children.values()):
+        beside = (self._controller, *self._edge_children.values(), *self._archivers)
+        for child in (*self._servers.values(), *beside):
             if child.fault is not None:
                 raise child.fault
 
@@ -254,6 +276,7 @@ class LocalCluster:
         await asyncio.gather(*(edge.stop(patience_s) for edge in self._edge_children.values()))
         hurry.cancel()
         await asyncio.wait([hurry])
+        await asyncio.gather(*(one.stop(ARCHIVER_PATIENCE_S) for one in self._archivers))
         await self._controller.stop(5.0)
         ordered = sorted(self._servers, key=lambda address: not self._is_primary(address))
         primaries = [address for address in ordered if self._is_primary(address)]

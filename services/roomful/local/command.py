@@ -28,6 +28,7 @@ __all__ = ["add_cluster_command"]
 
 SHARD_PORTS_ABOVE = 10_000
 MAX_EDGES = 64
+MAX_ARCHIVERS = 16
 
 DESCRIPTION = """\
 Runs a whole cluster on this machine: shard servers (Redis or Valkey) with replicas, the
@@ -44,7 +45,8 @@ examples:
   roomful topology --state-dir DIR           what is where, and how it is
 
 Settings of the edges come from --config FILE and ROOMFUL_* in the environment, as for
-`roomful serve`; without --dev they need at least ROOMFUL_AUTH_SECRET.
+`roomful serve`; without --dev they need at least ROOMFUL_AUTH_SECRET. With ROOMFUL_ARCHIVE_URL
+(a PostgreSQL of yours) messages are archived too.
 """
 
 
@@ -59,6 +61,13 @@ def add_cluster_command(commands: Any) -> None:
     )
     add = cluster.add_argument
     add("--edges", type=int, default=2, metavar="N", help="edges to run (default: 2)")
+    add(
+        "--archivers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="archivers to run where ROOMFUL_ARCHIVE_URL is set (default: 1)",
+    )
     add("--shards", type=int, metavar="N", help="shards of a new cluster (default: 2)")
     add("--replicas", type=int, metavar="N", help="replicas of each shard (default: 1)")
     add(
@@ -95,6 +104,8 @@ def add_cluster_command(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     if not 0 <= options.edges <= MAX_EDGES:
         raise BadCluster(f"--edges {options.edges}: 0 to {MAX_EDGES}")
+    if not 0 <= options.archivers <= MAX_ARCHIVERS:
+        raise BadCluster(f"--archivers {options.archivers}: 0 to {MAX_ARCHIVERS}")
     program = find_server_program(options.redis_server)
     settings = _settings(options)
     directory = options.state_dir or default_state_directory()
@@ -103,10 +114,15 @@ def _run(options: argparse.Namespace) -> int:
     if options.shard_port is not None and options.shard_port not in PORTS:
         raise BadCluster(f"--shard-port {options.shard_port}: {PORTS.start} to {PORTS.stop - 1}")
     first_port = options.shard_port or settings.port + SHARD_PORTS_ABOVE
-    arguments = ["--dev"] if options.dev else []
-    arguments += ["--config", str(options.config)] if options.config else []
+    file = ["--config", str(options.config)] if options.config else []
     edges = EdgePlan(
-        options.edges, settings.host, settings.port, arguments, settings.drain_window_s
+        options.edges,
+        settings.host,
+        settings.port,
+        [*(["--dev"] if options.dev else []), *file],
+        settings.drain_window_s,
+        options.archivers if settings.archive.url else 0,
+        file,
     )
     configure_logging(settings.log_level, settings.log_format)
     with hold_directory(directory):
@@ -118,7 +134,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """Read the edges' settings here too, so that what is wrong is said before anything runs."""
-    overrides: dict[str, Any] = {"dev": True} if options.dev else {}
+    # Each edge is told where the shards are; which are not known yet, only that there will be some.
+    overrides: dict[str, Any] = {"shards": [f"redis://{HOST}:{PORTS.start}"]}
+    if options.dev:
+        overrides["dev"] = True
     if options.host is not None:
         overrides["host"] = options.host
     if options.port is not None:

@@ -1,5 +1,5 @@
 """
-Which edges a cluster on one machine runs, and the table of what runs that its user sees.
+Which edges and archivers a cluster on one machine runs, and the table of what runs for its user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["EdgePlan", "describe_cluster"]
 
 @dataclass(frozen=True, slots=True)
 class EdgePlan:
-    """The edges to run."""
+    """The edges to run, and the archivers that carry away what they store."""
 
     count: int
     host: str
@@ -24,6 +24,10 @@ class EdgePlan:
     """Of `roomful serve`, besides where it listens."""
     drain_s: float = 10.0
     """What an edge is given to close its connections in."""
+    archivers: int = 0
+    """With an archive, which edges do not have without one who fills it."""
+    archive_arguments: Sequence[str] = ()
+    """Of `roomful archive`."""
 
     @property
     def ports(self) -> range:
@@ -54,6 +58,7 @@ def describe_cluster(layout: Layout, edges: EdgePlan, topology: Topology | None)
     for place in layout.servers():
         role = "primary" if place.address in primaries else "replica"
         rows.append(f"  {place.name:<12}redis://{place.address}  {role}")
+    rows += [f"  archiver-{number:<3}to PostgreSQL" for number in range(1, edges.archivers + 1)]
     rows.append(f"  {'logs':<12}{layout.logs}")
     rows.append(f"  {'state':<12}roomful topology --state-dir {layout.directory}")
     if not edges.count:
