@@ -21,18 +21,7 @@ _LIMIT_S = 300
 
 def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
     """An edge and a primary are killed and clients cut: nothing lost, doubled or reordered."""
-    check(tmp_path, FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL)
-
-
-def test_shards_come_and_go_under_load(tmp_path: Path) -> None:
-    """One is added, and one is drained: nothing lost, and it is told how long buckets paused."""
-    report = check(tmp_path, FaultKind.RESHARD)
-
-    assert report["faults"]["reshard"]["bucketPauseMs"]["count"] >= 341
-
-
-def check(tmp_path: Path, *faults: FaultKind) -> dict[str, Any]:
-    """Break a cluster in these ways; gives the report of a promise that was kept."""
+    faults = FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL
     done = subprocess.run(
         [
             *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
@@ -55,7 +44,6 @@ def check(tmp_path: Path, *faults: FaultKind) -> dict[str, Any]:
     assert {kind for kind, figures in report["faults"].items() if not figures["failed"]} == {
         *faults
     }
-    return report
 
 
 def test_a_fault_that_the_cluster_cannot_survive_is_refused(tmp_path: Path) -> None:

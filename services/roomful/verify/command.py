@@ -7,11 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 
+from roomful.archive.base import ArchiveUnavailable
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import DEV_SECRET, BadSettings
 from roomful.verify.incidents import Breaker, FaultKind, Nothing
@@ -25,6 +27,7 @@ from roomful.verify.local import (
     local_cluster,
 )
 from roomful.verify.logs import LogsUnread
+from roomful.verify.proxy import proxy_to
 from roomful.verify.report import Report, encode_report
 from roomful.verify.run import Run, verify
 
@@ -33,6 +36,8 @@ __all__ = ["add_verify"]
 BROKEN: Final = 1
 NOT_VERIFIED: Final = 3
 TOKEN_LIFETIME_S: Final = 86400.0
+READ_S: Final = 60.0
+"""For one piece of a room to be read from the archive."""
 
 _DESCRIPTION: Final = """\
 Sends messages through the edges at the URLs, as clients of three kinds (stock Socket.IO with
@@ -73,6 +78,23 @@ def add_verify(commands: Any) -> None:
         default=1,
         metavar="N",
         help="of each shard, with --local (default: 1)",
+    )
+    parser.add_argument(
+        "--archive",
+        metavar="URL",
+        help="postgresql://...: check that everything is in this database too, once. With --local "
+        "archivers are started and broken, and kept from the database. Messages stay in it: give "
+        "it one that is nobody's",
+    )
+    parser.add_argument(
+        "--archivers", type=int, default=2, metavar="N", help="with --archive (default: 2)"
+    )
+    parser.add_argument(
+        "--outage",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="of the fault database-away (default: 60)",
     )
     parser.add_argument("--clients", type=int, default=60, help="connections (default: 60)")
     parser.add_argument("--rooms", type=int, default=40, help="rooms (default: 40)")
@@ -137,7 +159,7 @@ def _verify(options: argparse.Namespace) -> int:
     )
     try:
         report = _verify_local(options, run) if options.local else _run(options, run, Nothing())
-    except (LoadFailed, LogsUnread, NoCluster) as exc:
+    except (LoadFailed, LogsUnread, NoCluster, ArchiveUnavailable) as exc:
         print(f"roomful verify: {exc}", file=sys.stderr)
         return NOT_VERIFIED
     print(encode_report(report))
@@ -145,19 +167,36 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _verify_local(options: argparse.Namespace, run: Run) -> Report:
-    shape = LocalShape(options.edges, options.shards, options.replicas)
+    archivers = options.archivers if options.archive else 0
+    shape = LocalShape(options.edges, options.shards, options.replicas, archivers, options.outage)
     _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
     # What is sent until the last fault is mended, twice over: rooms are not drawn evenly.
-    longest_s = run.duration_s + MEND_S + RESHARD_S
+    longest_s = run.duration_s + MEND_S + RESHARD_S + (options.outage if archivers else 0)
     entries = int(2 * run.plan.rate * longest_s / run.plan.rooms) + 1000
     _say(f"starting {shape.edges} edges and {shape.shards} shards with {shape.replicas} replicas")
-    with local_cluster(shape, entries) as cluster:
-        return _run(options, replace(run, urls=cluster.urls), LocalBreaker(cluster, shape))
+    with ExitStack() as stack:
+        proxy = stack.enter_context(proxy_to(options.archive)) if archivers else None
+        url = proxy.url if proxy else ""
+        cluster = stack.enter_context(local_cluster(shape, entries, url))
+        run = replace(run, urls=cluster.urls)
+        return _run(options, run, LocalBreaker(cluster, shape, proxy))
 
 
 def _run(options: argparse.Namespace, run: Run, breaker: Breaker) -> Report:
     kinds = _kinds(options.faults, breaker.kinds | {FaultKind.CLIENT_CUT})
-    return uvloop.run(verify(replace(run, kinds=kinds), breaker, _say))
+    return uvloop.run(_verify_all(replace(run, kinds=kinds), breaker, options.archive))
+
+
+async def _verify_all(run: Run, breaker: Breaker, archive_url: str | None) -> Report:
+    if archive_url is None:
+        return await verify(run, breaker, _say)
+    from roomful.archive.postgres import PostgresArchive
+
+    archive = PostgresArchive(archive_url, connections=1, timeout_s=READ_S)
+    try:
+        return await verify(replace(run, archive=archive), breaker, _say)
+    finally:
+        await archive.aclose()
 
 
 def _mint(options: argparse.Namespace) -> Callable[[str, bool], str]:
@@ -210,7 +249,7 @@ def _kinds(text: str, possible: frozenset[FaultKind]) -> list[FaultKind]:
 def _check(options: argparse.Namespace) -> None:
     names = (
         *("clients", "rooms", "rooms_per_client", "rate", "duration", "fault_every"),
-        *("connect_timeout", "edges", "shards"),
+        *("connect_timeout", "edges", "shards", "archivers", "outage"),
     )
     problems = [
         f"--{name.replace('_', '-')} must be above 0"
@@ -224,6 +263,8 @@ def _check(options: argparse.Namespace) -> None:
     ]
     if bool(options.urls) == options.local:
         problems.append("name URLs of edges, or --local: one of the two")
+    if options.archive and not options.archive.startswith(("postgresql://", "postgres://")):
+        problems.append("--archive: postgresql://user:password@host:port/database")
     if options.replicas < 0:
         problems.append("--replicas must be 0 or more")
     if problems:

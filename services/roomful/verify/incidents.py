@@ -40,6 +40,10 @@ class FaultKind(StrEnum):
     """SIGKILL the controller in the middle of whatever it does; it is started again."""
     ROLLING_RESTART = "rolling-restart"
     """Stop and start all edges in order, each with its drain."""
+    ARCHIVER_KILL = "archiver-kill"
+    """SIGKILL an archiver; it is started again."""
+    DATABASE_AWAY = "database-away"
+    """Cut all connections to the archive's database, and let none be made for a while."""
     CLIENT_CUT = "client-cut"
     """Cut clients' TCP connections, one every 50 ms for 5 s."""
 

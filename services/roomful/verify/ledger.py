@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, NewType
 
 __all__ = [
+    "FOREIGN",
     "Faults",
     "Key",
     "Ledger",
@@ -39,6 +40,10 @@ _EXAMPLES: Final = 20
 def key_of(sender: int, count: int) -> Key:
     """Give the key of message *count* of *sender*."""
     return Key(sender << _COUNT_BITS | count)
+
+
+FOREIGN: Final = key_of(1 << 22, 0)
+"""Stands for messages that are none of ours."""
 
 
 def count_of(key: Key) -> int:

@@ -28,13 +28,14 @@ import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from roomful.cluster.topology import Address
+from roomful.cluster.topology import Address, Topology
 from roomful.control.reading import read_cluster
 from roomful.control.server import NAME as CONTROLLER
 from roomful.local.layout import HOST, Layout
 from roomful.protocol.errors import RoomfulError
 from roomful.verify.incidents import Fault, FaultKind, Incident
 from roomful.verify.processes import LocalProcess, processes_of
+from roomful.verify.proxy import Proxy
 
 __all__ = [
     "LocalBreaker",
@@ -54,6 +55,11 @@ PAUSE_S: Final = 6.0
 RESHARD_S: Final = 180.0
 """For a third of all rooms to move under load, and for a drained shard to be heard to the end."""
 LOOK_S: Final = 0.1
+
+CLAIM_AFTER_S: Final = 5.0
+"""What a killed archiver had fetched, another one takes over by then."""
+LAG_S: Final = 10.0
+"""An archive that is less behind keeps up."""
 
 _PAUSE: Final = re.compile(r" bucket moved .*?pause_ms=([0-9.]+)")
 """What the controller says of each bucket: how long it was closed."""
@@ -113,15 +119,21 @@ class LocalShape:
     edges: int = 3
     shards: int = 3
     replicas: int = 1
+    archivers: int = 0
+    outage_s: float = 60.0
+    """How long the archive's database is away."""
 
 
 @contextmanager
-def local_cluster(shape: LocalShape, log_entries: int) -> Iterator[LocalCluster]:
+def local_cluster(
+    shape: LocalShape, log_entries: int, archive_url: str = ""
+) -> Iterator[LocalCluster]:
     """
     Run a cluster in a directory of its own for the length of a `with` block.
 
     Args:
         log_entries: what each room keeps, so that the logs can be compared whole.
+        archive_url: where archivers, if there are any, reach their database.
 
     Raises:
         NoCluster: it did not start.
@@ -134,7 +146,13 @@ def local_cluster(shape: LocalShape, log_entries: int) -> Iterator[LocalCluster]
         command += ["--edges", str(shape.edges), "--shards", str(shape.shards)]
         command += ["--replicas", str(shape.replicas), "--state-dir", str(directory / "state")]
         command += ["--port", str(first), "--shard-port", str(first + shape.edges)]
-        settings = {"ROOMFUL_LOG_MESSAGES_PER_ROOM": str(log_entries)}
+        command += ["--archivers", str(shape.archivers)]
+        settings = {
+            "ROOMFUL_LOG_MESSAGES_PER_ROOM": str(log_entries),
+            # Never the one of the environment: it was not given to be broken.
+            "ROOMFUL_ARCHIVE_URL": archive_url,
+            "ROOMFUL_ARCHIVE_CLAIM_AFTER_S": str(CLAIM_AFTER_S),
+        }
         with (directory / "cluster.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdout=log, stderr=log, env={**os.environ, **settings}
@@ -184,9 +202,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 class LocalBreaker:
     """Breaks a LocalCluster."""
 
-    def __init__(self, cluster: LocalCluster, shape: LocalShape) -> None:
+    def __init__(
+        self, cluster: LocalCluster, shape: LocalShape, database: Proxy | None = None
+    ) -> None:
+        """Break *cluster*, and the archivers' way to their *database*."""
         self._cluster = cluster
         self._shape = shape
+        self._database = database
         self._pauses_ms: list[float] = []
 
     @staticmethod
@@ -196,6 +218,8 @@ class LocalBreaker:
         kinds.add(FaultKind.RESHARD)
         if shape.replicas:
             kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE, FaultKind.PARTITION}
+        if shape.archivers:
+            kinds |= {FaultKind.ARCHIVER_KILL, FaultKind.DATABASE_AWAY}
         return frozenset(kinds)
 
     @property
@@ -214,6 +238,8 @@ class LocalBreaker:
             FaultKind.PAUSE: self._pause_primary,
             FaultKind.RESHARD: self._reshard,
             FaultKind.PARTITION: self._cut_off_primary,
+            FaultKind.ARCHIVER_KILL: self._kill_archiver,
+            FaultKind.DATABASE_AWAY: self._take_database_away,
         }[fault.kind]
         failed: str | None = None
         self._pauses_ms = []
@@ -230,6 +256,20 @@ class LocalBreaker:
         victim = random.choice(self._cluster.processes("edge"))
         os.kill(victim.pid, signal.SIGKILL)
         return f"edge on {victim.port} killed"
+
+    async def _kill_archiver(self, random: Random) -> str:
+        victim = random.choice(self._cluster.processes("archiver"))
+        os.kill(victim.pid, signal.SIGKILL)
+        return "archiver killed"
+
+    async def _take_database_away(self, _random: Random) -> str:
+        assert self._database is not None, "archivers have a database"
+        self._database.close()
+        try:
+            await asyncio.sleep(self._shape.outage_s)
+        finally:
+            self._database.open()
+        return f"the archive's database away for {self._shape.outage_s:g} s"
 
     async def _kill_controller(self, random: Random) -> str:
         victim = random.choice(self._cluster.processes("controller"))
@@ -339,8 +379,22 @@ class LocalBreaker:
         waiting = [status for status in reading.shards() if not status.is_whole]
         if waiting or reading.topology is None:
             return "; ".join(f"{one.name}: {one.phase} {one.reason}" for one in waiting)
+        if self._shape.archivers and (why := await self._archive_lack(reading.topology)):
+            return why
         away = [url for url in self._cluster.urls if not await asyncio.to_thread(_is_ready, url)]
         return f"{', '.join(away)} not ready" if away else ""
+
+    async def _archive_lack(self, topology: Topology) -> str:
+        there = len(self._cluster.processes("archiver"))
+        if there < self._shape.archivers:
+            return f"{there} of {self._shape.archivers} archivers run"
+        for name, record in topology.shards.items():
+            port = record.primary.port
+            async with Redis(host=HOST, port=port, socket_timeout=CUT_OFF_S) as server:
+                age_ms = int((await server.fcall_ro("roomful_v1_outbox", 0))[2])
+            if age_ms > LAG_S * 1000:
+                return f"the archive is {age_ms / 1000:.0f} s behind {name}"
+        return ""
 
     async def _until_another(self, before: LocalProcess) -> None:
         """Wait for the process that comes after an edge to be ready."""

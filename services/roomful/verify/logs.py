@@ -10,14 +10,13 @@ import httpx
 import msgspec
 
 from roomful.protocol.errors import RoomfulError
-from roomful.verify.ledger import Stored, key_of, parse_key
+from roomful.verify.ledger import FOREIGN, Stored, parse_key
 
 __all__ = ["LogsUnread", "read_logs"]
 
 PAGE: Final = 100
 AT_ONCE: Final = 8
 ATTEMPTS: Final = 10
-_FOREIGN: Final = key_of(1 << 22, 0)
 
 
 class _Message(msgspec.Struct):
@@ -75,9 +74,7 @@ async def _read_log(
     after: int | None = 0
     while after is not None:
         page = await _page(client, urls, number, f"/api/rooms/{room}/history", after)
-        for message in page.messages:
-            key = parse_key(message.id)
-            log.append(Stored(message.offset, _FOREIGN if key is None else key))
+        log += [Stored(one.offset, parse_key(one.id) or FOREIGN) for one in page.messages]
         after = page.next
     return log
 

@@ -15,6 +15,7 @@ __all__ = ["LocalProcess", "children_of", "processes_of"]
 
 _PROC = Path("/proc")
 _EDGE = re.compile(r"roomful\S* serve .*--port (\d+)")
+_ARCHIVER = re.compile(r"roomful\S* archive ")
 _CONTROLLER = re.compile(r"roomful\S* controller ")
 _SERVER = re.compile(r"(?:redis|valkey)-server \S*:(\d+)")
 
@@ -25,9 +26,9 @@ class LocalProcess:
 
     pid: int
     role: str
-    """`edge`, `server` or `controller`."""
+    """`edge`, `server`, `archiver` or `controller`."""
     port: int
-    """Where it listens; 0 for the controller."""
+    """Where it listens; 0 for those who do not."""
 
 
 def children_of(parent: int) -> Iterator[int]:
@@ -56,6 +57,8 @@ def processes_of(cluster: int) -> list[LocalProcess]:
             found.append(LocalProcess(pid, "edge", int(match[1])))
         elif match := _SERVER.search(line):
             found.append(LocalProcess(pid, "server", int(match[1])))
+        elif _ARCHIVER.search(line):
+            found.append(LocalProcess(pid, "archiver", 0))
         elif _CONTROLLER.search(line):
             found.append(LocalProcess(pid, "controller", 0))
     return sorted(found, key=lambda one: (one.role, one.port))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from roomful.verify.archived import ArchiveFigures
 from roomful.verify.incidents import Incident
 from roomful.verify.ledger import Faults
 from roomful.verify.load import Load
@@ -72,6 +73,8 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     incidents: Sequence[str]
     examples: Sequence[str]
     """Some of the broken promises, in words."""
+    archive: ArchiveFigures | None = None
+    """None: it was not asked for."""
 
 
 def times_of(seconds: Sequence[float]) -> Times | None:
@@ -95,6 +98,7 @@ def build_report(
     window: tuple[float, float],
     rewound: int,
     never_back: int,
+    archived: ArchiveFigures | None,
 ) -> Report:
     """Put the figures together; *window* is when the load ran, by the monotonic clock."""
     world, ledger = load.world, load.ledger
@@ -102,6 +106,7 @@ def build_report(
     statistics = world.statistics
     failed = sum(incident.failed is not None for incident in incidents)
     is_ok = not (faults.total or never_back or unacknowledged or failed)
+    is_ok = is_ok and (archived is None or archived.ok)
     return Report(
         ok=is_ok and not statistics.final_refusals and ledger.acked > 0,
         seed=seed,
@@ -128,6 +133,7 @@ def build_report(
         final_refusals=statistics.final_refusals,
         incidents=[_sentence(incident, window[0]) for incident in incidents],
         examples=faults.examples,
+        archive=archived,
     )
 
 

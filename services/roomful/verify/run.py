@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from roomful.archive.base import Archive
+from roomful.verify.archived import read_archive
 from roomful.verify.incidents import Breaker, Fault, FaultKind, Incident, plan_faults
 from roomful.verify.load import Load, LoadPlan
 from roomful.verify.logs import read_logs
@@ -36,6 +38,8 @@ class Run:
     fault_every_s: float = 10.0
     seed: int = 1
     connect_timeout_s: float = 60.0
+    archive: Archive | None = None
+    """What everything has to be in at the end."""
 
 
 class CutsClients:
@@ -68,6 +72,7 @@ async def verify(run: Run, breaker: Breaker, say: Say) -> Report:
     Raises:
         LoadFailed: the clients could not connect.
         LogsUnread: a log could not be read at the end.
+        ArchiveUnavailable: the archive could not.
     """
     load = Load(run.plan, run.urls, run.token, Random(run.seed))  # noqa: S311
     say(f"connecting {run.plan.clients} clients to {len(run.urls)} edges")
@@ -81,6 +86,10 @@ async def verify(run: Run, breaker: Breaker, say: Say) -> Report:
         never_back = await load.settle()
         say("reading all logs")
         logs = await read_logs(run.urls, run.plan.room_names(), run.service_token)
+        archived = None
+        if run.archive is not None:
+            say("waiting for the archive, and reading it")
+            archived = await read_archive(run.archive, logs)
     finally:
         await load.stop()
     say("comparing")
@@ -92,6 +101,7 @@ async def verify(run: Run, breaker: Breaker, say: Say) -> Report:
         window=(begin, end),
         rewound=load.ledger.rewound(logs),
         never_back=never_back,
+        archived=archived,
     )
 
 
