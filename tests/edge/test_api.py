@@ -210,6 +210,34 @@ async def test_senders_that_cannot_be(api: httpx.AsyncClient, path: str, body: A
     assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[]", id="an array"),
+        pytest.param(b'{"a":1', id="cut"),
+        pytest.param(b'{"a":"\xc3"}', id="cut UTF-8"),
+        pytest.param(b'{"a":"\\ud800"}', id="half a surrogate pair"),
+        pytest.param(b'{"\\ud800":1}', id="half a surrogate pair in a name"),
+        pytest.param(b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", id="101 deep"),
+        pytest.param(b'{"a":' + b"[" * 9000 + b"]" * 9000 + b"}", id="deep"),
+        pytest.param(b'{"a":%b}' % (b"1" * 5000), id="a number that Python does not read"),
+        pytest.param(b'{"type":"message","a":1}', id="the field that names a plain JSON event"),
+    ],
+)
+async def test_updates_that_are_refused(api: httpx.AsyncClient, body: bytes) -> None:
+    """A `user-update` is held to what messages are: it must not cut the clients that hear it."""
+    response = await api.post("/api/users/u/update", content=body)
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+
+
+async def test_an_update_at_its_bounds(api: httpx.AsyncClient) -> None:
+    """Nested 100 deep, and with as many fields as fit."""
+    deep = b'{"a":' + b"[" * 99 + b"]" * 99 + b"}"
+    many = json.dumps(dict.fromkeys(map(str, range(1_500)), 0)).encode()
+    for body in (deep, many, b"{}"):
+        assert (await api.post("/api/users/u/update", content=body)).status_code == 200
+
+
 @pytest.mark.parametrize("event", ["connect", "user-joined", "direct-message", "roomful:x"])
 async def test_reserved_events(api: httpx.AsyncClient, event: str) -> None:
     """A backend cannot say what only the server says."""

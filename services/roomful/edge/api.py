@@ -294,10 +294,14 @@ class Api:
     async def post_update(self, request: Request) -> Response:
         """Send `user-update` to every connection of the user; it is not stored."""
         user = self._user(request)
-        body: dict[str, Raw] = await self._body(request, dict[str, Raw])
-        room = user_room(user)
+        fields: dict[str, Raw] = await self._body(request, dict[str, Raw])
+        if "type" in fields:
+            sentence = "type: it names the event where the fields of the update stand beside it"
+            raise Refused(RefusalCode.BAD_REQUEST, sentence)
+        body, room = msgspec.json.encode(fields), user_room(user)
+        check_content(Raw(body))
         reached = len(self._edge.fanout.listeners(room))
-        self._edge.shards.cast(Cast(room, "user-update", msgspec.json.encode(body)))
+        self._edge.shards.cast(Cast(room, "user-update", body))
         return _json(Done(True, reached))
 
     # Connections ----------------------------------------------------------------------------
