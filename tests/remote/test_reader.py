@@ -63,6 +63,18 @@ async def test_hold_returns_when_nothing_later_is_missed(stage: Stage) -> None:
         assert heard.reader.stream.statistics.gaps == 0
 
 
+async def test_any_number_may_wait_for_one_room(stage: Stage) -> None:
+    """All who come back at once to a room that nobody here has held yet."""
+    async with stage.hearing() as heard:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3_000):
+                group.create_task(heard.reader.hold(RoomId("a")))
+        await stage.say("a", "1")
+        await heard.until("a", "1")
+        assert heard.bodies("a") == ["1"]
+        assert heard.reader.statistics.lost_connections == 0
+
+
 async def test_a_room_that_is_released_is_not_heard(stage: Stage) -> None:
     """Unless it is held again: then from there on."""
     async with stage.hearing("a", "b") as heard:

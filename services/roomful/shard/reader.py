@@ -59,6 +59,21 @@ class ReaderStatistics:
     """On connections that have ended; Reader.received_bytes has all."""
 
 
+class _Waiters:
+    """Those who wait for a room to be heard."""
+
+    __slots__ = ("count", "ready")
+
+    def __init__(self, ready: asyncio.Future[None]) -> None:
+        self.count = 0
+        self.ready = ready
+
+    def wake(self) -> None:
+        """It is heard."""
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+
 class Reader:
     """The rooms that this edge holds on one shard, heard over one connection."""
 
@@ -111,7 +126,7 @@ class Reader:
         self._serving: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._holders: dict[RoomId, int] = {}
+        self._holders: dict[Held, _Waiters] = {}
 
     def __repr__(self) -> str:
         return f"<Reader of {self.shard} at {self._address}, term {self._term}, {self.stream}>"
@@ -170,30 +185,27 @@ class Reader:
         await self._until_ready(room, held)
 
     async def _until_ready(self, room: RoomId, held: Held) -> None:
-        ready = asyncio.get_running_loop().create_future()
-        before = held.on_ready
-
-        def on_ready() -> None:
-            before()
-            if not ready.done():
-                ready.set_result(None)
-
-        held.on_ready = on_ready
-        self._holders[room] = self._holders.get(room, 0) + 1
+        waiters = self._holders.get(held)
+        if waiters is None:
+            # One for all: a whole edge's clients may come back at once, to the same room.
+            waiters = self._holders[held] = _Waiters(asyncio.get_running_loop().create_future())
+            held.on_ready = waiters.wake
+        waiters.count += 1
         try:
             async with asyncio.timeout(self.limits.hold_s):
-                await ready
+                await asyncio.wait((waiters.ready,))
         except TimeoutError:
             raise self._unavailable() from None
         finally:
-            self._holders[room] -= 1
-            if not self._holders[room]:
-                del self._holders[room]
+            waiters.count -= 1
+            if not waiters.count:
+                del self._holders[held]
             self._drop(room, held)
 
     def _drop(self, room: RoomId, held: Held) -> None:
         """Let go of a room that is not ready when nobody waits for it."""
-        if not held.is_ready and held.heard is None and room not in self._holders:
+        is_wanted = held.is_ready or held.heard is not None or held in self._holders
+        if not is_wanted and self.stream.find(room) is held:
             self.release(room)
 
     def release(self, room: RoomId) -> int | None:
