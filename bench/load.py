@@ -24,7 +24,7 @@ from bench.loads.open_loop import run_open_loop
 from bench.meter import Result
 from bench.peer import Target
 from bench.plan import LOADS, ClosedLoop, Handshakes, Idle, Load, OpenLoop, count_tokens
-from bench.reactor import StuckError
+from bench.reactor import LostLink, StuckError
 from bench.wire import ProtocolFault
 
 __all__ = ["main", "run_load"]
@@ -80,7 +80,7 @@ def main() -> int:
             warmup_s=arguments.warmup,
             duration_s=arguments.duration,
         )
-    except (OSError, ProtocolFault, StuckError) as error:
+    except (LostLink, OSError, ProtocolFault, StuckError) as error:
         sys.stderr.write(f"load {load.key}: {error}\n")
         return 1
     print(json.dumps(asdict(result)))

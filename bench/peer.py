@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from bench.reactor import Link, Reactor
+from bench.reactor import Link, LostLink, Reactor
 from bench.wire import (
     CONNECTED,
     OPEN,
@@ -74,7 +74,7 @@ class Peer(Link):
         "on_packet",
     )
 
-    def __init__(self, reactor: Reactor, ticket: Ticket, on_ready: Callable[[], None]) -> None:
+    def __init__(self, reactor: Reactor, ticket: Ticket, on_ready: Callable[[bytes], None]) -> None:
         super().__init__(reactor, self._read_upgrade)
         self._ticket = ticket
         self._on_ready = on_ready
@@ -85,7 +85,7 @@ class Peer(Link):
         self.on_packet: Callable[[bytes], None] = self._sign_in
 
     def open(self, address: tuple[str, int], source: str) -> None:
-        """Connect and ask for the upgrade; *on_ready* is called after the CONNECT reply."""
+        """Connect and ask for the upgrade; *on_ready* is called with the CONNECT reply."""
         self.connect(address, source)
         self.send(self._ticket.upgrade)
 
@@ -112,7 +112,7 @@ class Peer(Link):
             self.send(self._ticket.connect)
         elif packet.startswith(CONNECTED):
             self.on_packet = _ignore
-            self._on_ready()
+            self._on_ready(packet)
         else:
             raise ProtocolFault(f"not signed in: {packet[:200]!r}")
 
@@ -126,6 +126,8 @@ class Peer(Link):
                 self.send(PONG_FRAME)
             else:
                 self.on_packet(packet)
+        if self._frames.is_closed:
+            raise LostLink("the server closed a WebSocket")
 
     def _count(self, buffer: bytearray, size: int) -> None:
         deliveries, heartbeats = self._counter.count(buffer, size)
@@ -152,7 +154,7 @@ def open_peers(
         peers.append(peer)
         peer.open((target.host, target.port), source)
 
-    def on_ready() -> None:
+    def on_ready(_packet: bytes) -> None:
         nonlocal ready
         ready += 1
         if len(peers) < len(tickets):

@@ -7,14 +7,16 @@ when to sleep and which links to read first.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import struct
 from collections.abc import Callable
 from time import perf_counter, sleep
+from typing import Self
 
-__all__ = ["NAP_S", "Link", "Reactor", "StuckError"]
+from bench.wire import ProtocolFault
+
+__all__ = ["NAP_S", "Link", "LostLink", "Reactor", "StuckError"]
 
 NAP_S = 20e-6  # the kernel makes some 75 of it
 
@@ -29,20 +31,43 @@ class StuckError(Exception):
     """A condition did not come true in time; the sentence says which."""
 
 
+class LostLink(Exception):
+    """The server closed a connection."""
+
+
+def _raise(why: Exception) -> None:
+    raise why
+
+
 class Link:
     """
     One TCP connection of the load.
 
     `on_read` is what its bytes mean at the moment: it is called with the reactor's buffer and
-    the number of bytes that are in it, and must be done with them when it returns.
+    the number of bytes that are in it, and must be done with them when it returns. `on_end` hears
+    why there will be no more (LostLink, ProtocolFault, OSError): it raises that if nobody else is
+    set, and who is set has to `remove` the link from the reactor.
     """
 
-    __slots__ = ("on_read", "reactor", "socket")
+    __slots__ = ("on_end", "on_read", "reactor", "socket")
 
     def __init__(self, reactor: Reactor, on_read: Callable[[bytearray, int], None]) -> None:
         self.reactor = reactor
         self.on_read = on_read
+        self.on_end: Callable[[Exception], None] = _raise
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+    @classmethod
+    def of(
+        cls, reactor: Reactor, connected: socket.socket, on_read: Callable[[bytearray, int], None]
+    ) -> Self:
+        """Make one of a socket that is connected already, and read it."""
+        link = cls(reactor, on_read)
+        link.socket.close()
+        link.socket = connected
+        connected.setblocking(False)
+        reactor.add(link)
+        return link
 
     def connect(self, address: tuple[str, int], source: str) -> None:
         """Connect from the loopback address *source*; the kernel does it before this returns."""
@@ -92,6 +117,11 @@ class Reactor:
         self._links[link.socket.fileno()] = link
         self._eager.register(link.socket.fileno(), select.EPOLLIN)
 
+    def remove(self, link: Link) -> None:
+        """Read *link*, which is not deferred, no more."""
+        if self._links.pop(link.socket.fileno(), None) is not None:
+            self._eager.unregister(link.socket.fileno())
+
     def defer(self, link: Link) -> None:
         """From now on read *link*, which was added before, when `_GATHER_BYTES` have come."""
         link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHER_BYTES)
@@ -102,8 +132,7 @@ class Reactor:
     def catch_up(self) -> None:
         """Read what the deferred links have gathered, however little it is."""
         for link in self._gathering:
-            with contextlib.suppress(BlockingIOError):
-                self._take(link)
+            self._take(link)
 
     def turn(self, timeout_s: float) -> None:
         """Read what can be read; if that is nothing, wait or nap, for *timeout_s* at most."""
@@ -124,10 +153,15 @@ class Reactor:
                 self._take(link)
 
     def _take(self, link: Link) -> None:
-        size = link.socket.recv_into(self._buffer)
-        if not size:
-            raise StuckError("the server closed a connection")
-        link.on_read(self._buffer, size)
+        try:
+            size = link.socket.recv_into(self._buffer)
+            if not size:
+                raise LostLink("the server closed a connection")
+            link.on_read(self._buffer, size)
+        except BlockingIOError:
+            pass  # nothing there, or the descriptor is another link's since the kernel was asked
+        except (LostLink, OSError, ProtocolFault) as why:
+            link.on_end(why)
 
     def run_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
         """Read until *condition*; StuckError says *what* did not come true in *timeout_s*."""

@@ -82,9 +82,10 @@ def build_upgrade(host: str, port: int) -> bytes:
     ).encode()
 
 
-def build_connect(token: str) -> bytes:
-    """Build the frame of CONNECT to the main namespace with *token*."""
-    return build_frame(b"40" + _encode({"token": token}))
+def build_connect(token: str, pid: str | None = None, offset: str | None = None) -> bytes:
+    """Build the frame of CONNECT to the main namespace with *token*; *pid* at *offset* resumes."""
+    auth = {"token": token} if pid is None else {"pid": pid, "offset": offset, "token": token}
+    return build_frame(b"40" + _encode(auth))
 
 
 def build_event(name: str, argument: object, ack_id: int) -> bytes:
@@ -96,13 +97,16 @@ class FrameReader:
     """
     Takes a server's stream apart into the payloads of its text frames, however it was cut.
 
-    Control frames, fragments and binary frames are a ProtocolFault: no server needs them here.
+    Nothing is read behind a close frame. Other control frames, fragments and binary frames are a
+    ProtocolFault: no server needs them here.
     """
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "is_closed")
 
     def __init__(self) -> None:
         self._rest = b""
+        self.is_closed = False
+        """Whether a close frame came."""
 
     @property
     def is_between_frames(self) -> bool:
@@ -117,6 +121,10 @@ class FrameReader:
         position, end = 0, len(data)
         while end - position >= 2:
             if data[position] != 0x81:
+                if data[position] == 0x88:
+                    self.is_closed = True
+                    position = end
+                    break
                 raise ProtocolFault(f"unexpected frame {data[position : position + 40]!r}")
             size, start = data[position + 1], position + 2
             if size >= 126:

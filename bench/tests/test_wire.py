@@ -98,7 +98,26 @@ def test_client_frame_is_masked_and_whole(size: int) -> None:
     assert payload not in frame or size <= 1
 
 
-def test_close_frame_is_a_fault() -> None:
-    """A server that closes ends the run; it is not skipped."""
+def test_other_control_frames_are_a_fault() -> None:
+    """A WebSocket ping ends the run; it is not skipped."""
     with pytest.raises(ProtocolFault):
-        FrameReader().feed(b"\x88\x02\x03\xe8")
+        FrameReader().feed(b"\x89\x00")
+
+
+@given(packets=_PACKETS, sizes=_CUTS)
+def test_a_close_frame_ends_the_stream_behind_all_before_it(
+    packets: list[bytes], sizes: list[int]
+) -> None:
+    """What came before the close frame is read, whatever comes behind it is not."""
+    close = b"\x88\x02\x03\xf4"
+    stream = b"".join(map(build_server_frame, packets)) + close + build_server_frame(PING)
+    reader = FrameReader()
+    heard: list[bytes] = []
+
+    for piece in cut(stream, sizes):
+        heard += reader.feed(piece)
+        if reader.is_closed:
+            break
+
+    assert heard == packets
+    assert reader.is_closed

@@ -1,0 +1,1 @@
+"""Loads of many connections on a whole cluster: held, cut, and while its edges restart."""
