@@ -89,6 +89,7 @@ class RedisSite:
     lacks: Mapping[Capability, str] = {
         Capability.BOUNDED_LOGS: "a server has maxmemory, for all that it keeps",
         Capability.BOUNDED_SESSIONS: "a server has maxmemory, for all that it keeps",
+        Capability.ERASED_WITHOUT_TRACE: "an entry names the one before it, which seems to be lost",
         Capability.HEARD_BEFORE_SETTLED: "answers and stream come by different connections",
     }
 

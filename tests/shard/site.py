@@ -31,6 +31,7 @@ class Capability(Enum):
 
     BOUNDED_LOGS = "all logs together are bounded in bytes"
     BOUNDED_SESSIONS = "session records are bounded in number and bytes"
+    ERASED_WITHOUT_TRACE = "what was erased is no hole"
     HEARD_BEFORE_SETTLED = "an entry was delivered when its publish settles"
 
 

@@ -162,6 +162,39 @@ async def test_leaving_on_purpose_ends_the_grace(
     assert await told(site, sink) == [joined("alice"), left("alice")]
 
 
+async def test_a_user_who_left_joins_anew(site: Site, shard: Shard, sink: RecordingSink) -> None:
+    """Told again, with the new status, and behind those who stayed."""
+    await join(shard, "alice", status="busy")
+    await join(shard, "bob")
+    await leave(shard, "alice", with_grace=False)
+    members = await join(shard, "alice", status="away")
+    assert list(members.members) == [Member(UserId("bob")), Member(UserId("alice"), "away")]
+    assert (await told(site, sink))[-2:] == [left("alice"), joined("alice", "away")]
+
+
+async def test_absence_and_more_connections_keep_place_and_status(
+    site: Site, shard: Shard, sink: RecordingSink
+) -> None:
+    """The first join counts: a user in the grace, or with another connection, is the same one."""
+    await join(shard, "alice", "one", status="busy")
+    await join(shard, "bob")
+    await join(shard, "alice", "two", status="online")
+    await leave(shard, "alice", "one", with_grace=True)
+    await leave(shard, "alice", "two", with_grace=True)
+    await shard.set_status(ROOM, UserId("alice"), "away")
+    members = await join(shard, "alice", "three", status="online")
+    assert list(members.members) == [Member(UserId("alice"), "away"), Member(UserId("bob"))]
+    assert await told(site, sink) == [joined("alice", "busy"), joined("bob")]
+
+
+async def test_a_room_that_is_empty_forgets(site: Site, shard: Shard) -> None:
+    """Statuses too."""
+    await join(shard, "alice", status="busy")
+    await leave(shard, "alice", with_grace=False)
+    assert await shard.members(ROOM) == Members([], 0)
+    assert list((await join(shard, "alice")).members) == [Member(UserId("alice"))]
+
+
 # Status ----------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, RoomId, Stored
+from roomful.shard.base import Entry, Envelope, RoomId, Stored, UserId
+from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
 from shard.clock import EPOCH_S
 from shard.recording import RecordingSink, make_envelope, publish, store
@@ -171,6 +172,8 @@ async def test_an_id_is_stored_once_within_a_batch(site: Site, sink: RecordingSi
         pytest.param("b", "alice", "x", id="another room"),
         pytest.param("a", "bob", "x", id="another user"),
         pytest.param("a", "alice", "y", id="another id"),
+        pytest.param("a", "alic", "ex", id="letters of the other"),
+        pytest.param("a", "5:alicex", "", id="another whose name has a length"),
     ],
 )
 async def test_ids_are_the_senders_own(
@@ -191,6 +194,41 @@ async def test_ids_of_the_server_are_not_compared(site: Site, sink: RecordingSin
     (again,) = await store(shard, make_envelope("a", "x"), is_named=True)
     assert ours.offset > first.offset
     assert again == first
+
+
+async def test_an_id_outlives_its_entry(site: Site, sink: RecordingSink) -> None:
+    """A repetition is one also when the log has no room for the first any more."""
+    shard = await site.make(sink, log=LogLimits(messages_per_room=2))
+    (first,) = await store(shard, make_envelope("a", "x"), is_named=True)
+    for number in range(4):
+        await store(shard, make_envelope("a", str(number)))
+    assert await store(shard, make_envelope("a", "x"), is_named=True) == [first]
+
+
+async def test_many_and_large_ones_in_one_turn(site: Site, sink: RecordingSink) -> None:
+    """All are stored in their order, in however many batches."""
+    shard = await site.make(sink)
+    await shard.hold(RoomId("a"))
+    envelopes = [make_envelope("a", str(n), body=b"x" * (n % 7 * 3_000)) for n in range(700)]
+    stored = await store(shard, *envelopes)
+    await site.catch_up()
+    assert [entry.envelope for entry in sink.entries] == envelopes
+    assert [entry.offset for entry in sink.entries] == [one.offset for one in stored]
+
+
+async def test_an_envelope_is_kept_whole(site: Site, sink: RecordingSink) -> None:
+    """Heard, read and paged as it was: events of apps, attachments, the trace."""
+    shard = await site.make(sink)
+    await shard.hold(RoomId("a"))
+    envelope = Envelope(
+        RoomId("a"), "e\u2028", "i", UserId("u"), 2**53, b"7", (b"", b"\xff"), bytes(24)
+    )
+    (stored,) = await store(shard, envelope)
+    await site.catch_up()
+    page = await shard.page(RoomId("a"), before=None, after=None, limit=1)
+    replay = await shard.read({RoomId("a"): 0}, 0, 1 << 20)
+    entry = Entry(stored.offset, envelope)
+    assert [*sink.entries, *page.entries, *replay.entries] == [entry] * 3
 
 
 async def test_an_id_is_remembered_for_its_window(site: Site, sink: RecordingSink) -> None:

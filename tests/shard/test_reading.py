@@ -105,6 +105,14 @@ async def test_what_comes_while_pages_are_read_is_in_the_next(shard: Shard) -> N
     assert (rest.reached, rest.is_complete) == (stored.offset, True)
 
 
+async def test_a_join_offset_of_the_future_owes_nothing(shard: Shard) -> None:
+    """As of a room that was joined where the shard was further."""
+    offsets = await fill(shard, "ab")
+    replay = await shard.read({A: offsets[-1] + 5, B: 0}, 0, PLENTY)
+    assert names(replay.entries) == ["b1"]
+    assert replay.is_complete
+
+
 # Holes -----------------------------------------------------------------------------------------
 
 
@@ -220,6 +228,26 @@ async def test_page_of_an_unknown_room(shard: Shard) -> None:
     """A room that nobody wrote to has an empty history, not an error."""
     for before, after in ((None, None), (5, None), (None, 5)):
         assert await page(shard, before=before, after=after, limit=5) == Page([], None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(0, None), (1, None), (None, 2**53), (2**53, 2**53 - 1), (5, 5), (5, 9), (0, 0)],
+)
+async def test_pages_where_there_is_nothing(
+    shard: Shard, before: int | None, after: int | None
+) -> None:
+    """Bounds that no entry is between, in a room that has some."""
+    await fill(shard, "aaa")
+    assert await page(shard, before=before, after=after, limit=5) == Page([], None)
+
+
+@pytest.mark.parametrize("beyond", [1, 2**52])
+async def test_pages_from_beyond_the_newest(shard: Shard, beyond: int) -> None:
+    """`before` an offset that was never given is the newest page."""
+    offsets = await fill(shard, "aaa")
+    newest = await page(shard, before=offsets[-1] + beyond, limit=2)
+    assert names(newest.entries) == ["a1", "a2"]
 
 
 @pytest.mark.parametrize("direction", ["before", "after"])

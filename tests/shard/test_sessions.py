@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from roomful.shard.base import RoomId, SessionRecord, Shard, UserId
@@ -53,6 +54,66 @@ async def test_a_dropped_record_is_gone(shard: Shard) -> None:
     await shard.drop_session(make_record())
     await shard.drop_session(make_record())
     assert await shard.load_session("p") is None
+
+
+async def test_a_record_is_a_copy(shard: Shard) -> None:
+    """What the edge does with its own afterwards changes nothing."""
+    record = make_record("p", a=3)
+    await shard.save_session(record, 60)
+    record.rooms[RoomId("b")] = 4
+    loaded = await shard.load_session("p")
+    assert loaded == make_record("p", a=3)
+    assert loaded is not None
+    loaded.rooms.clear()
+    assert await shard.load_session("p") == make_record("p", a=3)
+
+
+# Who may write it ------------------------------------------------------------------------------
+
+
+def taken(generation: int, **rooms: int) -> SessionRecord:
+    """Make the record of a session that was taken up so often."""
+    return msgspec.structs.replace(make_record("p", **rooms), generation=generation)
+
+
+async def test_a_session_is_written_by_who_took_it_up_last(shard: Shard) -> None:
+    """Not by an older generation; by the same one as often as it likes."""
+    assert await shard.save_session(taken(1), 60)
+    assert await shard.save_session(taken(2, a=1), 60, is_taken=True)
+    assert not await shard.save_session(taken(1, b=1), 60)
+    assert not await shard.save_session(taken(1, b=1), 60, is_taken=True)
+    assert await shard.load_session("p") == taken(2, a=1)
+    assert await shard.save_session(taken(2, a=1, c=2), 60)
+    assert await shard.load_session("p") == taken(2, a=1, c=2)
+
+
+async def test_of_two_that_take_it_up_one_is_first(shard: Shard) -> None:
+    """A generation is taken once; the next one is free."""
+    await shard.save_session(taken(1), 60)
+    assert await shard.save_session(taken(2, a=1), 60, is_taken=True)
+    assert not await shard.save_session(taken(2, b=1), 60, is_taken=True)
+    assert await shard.save_session(taken(3, b=1), 60, is_taken=True)
+    assert await shard.load_session("p") == taken(3, b=1)
+
+
+async def test_an_older_generation_drops_nothing(shard: Shard) -> None:
+    """Its client is elsewhere by now."""
+    await shard.save_session(taken(2), 60)
+    await shard.drop_session(taken(1))
+    assert await shard.load_session("p") == taken(2)
+    await shard.drop_session(taken(2))
+    assert await shard.load_session("p") is None
+
+
+async def test_a_record_that_lapsed_or_was_dropped_is_free_for_all(
+    site: Site, shard: Shard
+) -> None:
+    """Nobody remembers its generations."""
+    await shard.save_session(taken(5), 60)
+    await site.pass_time(61)
+    assert await shard.save_session(taken(1), 60, is_taken=True)
+    await shard.drop_session(taken(1))
+    assert await shard.save_session(taken(1), 60, is_taken=True)
 
 
 @pytest.mark.needs(Capability.BOUNDED_SESSIONS)

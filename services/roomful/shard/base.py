@@ -356,7 +356,7 @@ class Rooms(Protocol):
         self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
     ) -> bool:
         """
-        Keep *record* for *ttl_s* seconds from now.
+        Keep *record* for *ttl_s* seconds from now; a millisecond or more.
 
         Args:
             is_taken: the session is taken up with a generation that nobody may have used yet.
@@ -372,7 +372,11 @@ class Rooms(Protocol):
         """Forget the record, unless it was taken up elsewhere: the client left for good."""
 
     async def erase(self, erasure: Erasure) -> int:
-        """Let go of what *erasure* covers in the hot logs; gives how many messages were."""
+        """
+        Let go of what *erasure* covers in the hot logs; gives how many messages were.
+
+        Who resumes from before it may be told of a hole, and is never given what is gone.
+        """
 
     async def aclose(self) -> None:
         """Settle what is under way and let go of everything; what comes later is DRAINING."""
@@ -396,7 +400,7 @@ class Home(Protocol):
         upto: Mapping[RoomId, int] | None = None,
     ) -> Replay:
         """
-        Give what *rooms* (with each one's join offset) got after *after*, oldest first.
+        Give what *rooms* (at least one, with its join offset) got after *after*, oldest first.
 
         Stops when the entries together are above *limit_bytes*; there is at least one if any.
 
