@@ -103,7 +103,7 @@ def test_topology_of_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_topology_of_servers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its reason."""
     address = f"127.0.0.1:{free_range(1)}"
-    assert f"no server knows a topology\n  {address}: " in refusal(capsys, "topology", address)
+    assert f"no server could be read\n  {address}: " in refusal(capsys, "topology", address)
 
 
 @pytest.mark.parametrize(("online", "is_whole"), [(2, True), (1, False), (0, False)])

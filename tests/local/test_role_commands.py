@@ -14,6 +14,7 @@ from roomful.cli import main
 from roomful.cluster.cursor import ShardName
 from roomful.control.controller import Controller
 from roomful.control.spec import ClusterSpec, Pace
+from support.users import CONTROLLER, USERS
 
 QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
 
@@ -23,7 +24,8 @@ async def _bring_up(fleet: Fleet, acks: int) -> None:
         ShardName(name): tuple(server.address for server in servers)
         for name, servers in fleet.shards.items()
     }
-    driven = Driven(Controller(ClusterSpec(shards, acks), pace=QUICK))
+    spec = ClusterSpec(shards, acks)
+    driven = Driven(Controller(spec, credentials=CONTROLLER, users=USERS, pace=QUICK))
     await driven.until(
         lambda status: status.is_serving and all(one.is_whole for one in status.shards.values())
     )
@@ -31,9 +33,15 @@ async def _bring_up(fleet: Fleet, acks: int) -> None:
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[list[SealedServer]]:
-    """A shard that serves, primary first, with two replicas; acks wait for one."""
-    with running_fleet(tmp_path, shards=1, replicas=2) as fleet:
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SealedServer]]:
+    """
+    A shard that serves, primary first, with two replicas; acks wait for one.
+
+    Its servers have users: the commands sign in as the controller does.
+    """
+    monkeypatch.setenv("ROOMFUL_REDIS_USERNAME", CONTROLLER.username or "")
+    monkeypatch.setenv("ROOMFUL_REDIS_PASSWORD", CONTROLLER.password or "")
+    with running_fleet(tmp_path, shards=1, replicas=2, has_users=True) as fleet:
         asyncio.run(_bring_up(fleet, 1))
         yield fleet.servers
 
@@ -97,3 +105,25 @@ def test_a_promotion_is_forced_only_by_those_who_say_so(
     assert status == 0, said
     assert third.info()["role"] == "master"
     assert third.command("HGET", "roomful:shard", "term") == b"2"
+
+
+def test_a_wrong_password_and_nobody_there_are_told_apart(
+    servers: list[SealedServer],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each server has its line, and what to look at comes first."""
+    where = servers[0].address
+    assert main(["topology", str(where)]) == 0
+    assert "s1  serving" in capsys.readouterr().out
+    monkeypatch.setenv("ROOMFUL_REDIS_PASSWORD", "guessed")
+    status, said = roomful(capsys, "topology", where)
+    assert status == 2
+    assert f"{where}: sign-in as controller failed: WRONGPASS" in said
+    for server in servers:
+        server.kill()
+    status, said = roomful(capsys, "topology", where)
+    assert (status, said) == (
+        2,
+        f"roomful: no server could be read\n  {where}: Connection refused\n",
+    )

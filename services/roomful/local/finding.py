@@ -69,7 +69,8 @@ async def read_known(addresses: Iterable[Address]) -> tuple[Reading, Topology]:
     reading = await read_cluster(addresses, Credentials.of(os.environ))
     if reading.topology is None:
         unreachable = [f"  {address}: {why}" for address, why in reading.unreachable.items()]
-        raise BadCluster("\n".join(["no server knows a topology", *unreachable]))
+        found = "no server knows a topology" if reading.seen else "no server could be read"
+        raise BadCluster("\n".join([found, *sorted(unreachable)]))
     return reading, reading.topology
 
 
