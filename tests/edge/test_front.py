@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomful.edge.front import is_plain_upgrade
+from roomful.edge.front import parse_plain_upgrade
 
 PLAIN = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\n"
@@ -30,7 +30,12 @@ PLAIN = (
 )
 def test_a_whole_upgrade_request_is_plain(data: bytes) -> None:
     """Whatever the case of names and values that have none, and whatever comes behind it."""
-    assert is_plain_upgrade(data)
+    parsed = parse_plain_upgrade(data)
+    assert parsed is not None
+    request, end = parsed
+    assert data[:end].lower() == PLAIN.lower()
+    assert request.target.lower() == "/socket.io/?eio=4&transport=websocket"
+    assert request.headers["host"] == "localhost"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +53,7 @@ def test_a_whole_upgrade_request_is_plain(data: bytes) -> None:
         pytest.param(b"Host: localhost", b"Transfer-Encoding: chunked", id="chunks"),
         pytest.param(b"Host: localhost", b" folded: x", id="a folded line"),
         pytest.param(b"Host: localhost", b"Host : localhost", id="a space before the colon"),
+        pytest.param(b"Host: localhost", b"Host: a\r\nHost: b", id="a header twice"),
         pytest.param(b"Host: localhost", b"Host: a\x00b", id="a control character"),
         pytest.param(b"\r\n", b"\n", id="bare line feeds"),
         pytest.param(b"Host: localhost", b"X: " + b"x" * 32768, id="a head above the limit"),
@@ -56,16 +62,16 @@ def test_a_whole_upgrade_request_is_plain(data: bytes) -> None:
 def test_anything_unusual_is_not_plain(old: bytes, new: bytes) -> None:
     """The parser that knows it decides."""
     assert old in PLAIN
-    assert not is_plain_upgrade(PLAIN.replace(old, new))
+    assert not parse_plain_upgrade(PLAIN.replace(old, new))
 
 
 @given(st.integers(0, len(PLAIN) - 1))
 def test_a_part_of_a_request_is_not_plain(length: int) -> None:
     """More has to come."""
-    assert not is_plain_upgrade(PLAIN[:length])
+    assert not parse_plain_upgrade(PLAIN[:length])
 
 
 @given(st.binary(max_size=400))
 def test_no_bytes_are_too_strange_to_ask_about(data: bytes) -> None:
     """It answers, whatever comes."""
-    assert not is_plain_upgrade(b"GET " + data)
+    assert not parse_plain_upgrade(b"GET " + data)

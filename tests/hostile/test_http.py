@@ -182,6 +182,29 @@ async def test_incomplete_websocket_handshake_is_refused(
     assert 400 <= response.status < 500
 
 
+@pytest.mark.parametrize("path", [WEBSOCKET, "/ws?token=none"])
+@pytest.mark.parametrize(
+    ("connection", "more"),
+    [
+        pytest.param("keep-alive, Upgrade", (), id="as Firefox writes it"),
+        pytest.param("UPGRADE", ("X-A: 1", "X-A: 2"), id="what uvicorn parses"),
+    ],
+)
+async def test_a_connection_header_is_a_list(
+    server: Server, path: str, connection: str, more: tuple[str, ...]
+) -> None:
+    """RFC 6455 section 4.2.1: it includes the token "Upgrade", in any case."""
+    headers = (
+        "Upgrade: WebSocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    async with RawSocket.dial(server.port) as raw:
+        response = await raw.request("GET", path, f"Connection: {connection}", *headers, *more)
+    assert response.status == 101
+    assert response.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
 @pytest.mark.parametrize(
     "header",
     [

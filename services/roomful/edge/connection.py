@@ -238,13 +238,16 @@ class Connection(ABC):
 
     def tell_cursor(self) -> None:
         """Send the cursor by itself: a client that has heard no message can resume too."""
+        if packets := self._cursor_packets():
+            self.transport.send(packets)
+
+    def _cursor_packets(self) -> tuple[bytes, ...]:
         if self.wire is Wire.PLAIN or not self.edge.settings.recovery:
-            return
+            return ()
         cursor = self.edge.fanout.vector.encode()
         if self.wire is Wire.CURSOR:
-            self.transport.send((b'42["cursor","%b"]' % cursor,))
-        else:
-            self.transport.send((b'{"type":"cursor","cursor":"%b"}' % cursor,))
+            return (b'42["cursor","%b"]' % cursor,)
+        return (b'{"type":"cursor","cursor":"%b"}' % cursor,)
 
     def refuse(self, token: bytes | None, operation: str, refused: Refused) -> None:
         """Say no: by the ack if one was asked for, else by an `error` event."""

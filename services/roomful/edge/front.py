@@ -13,6 +13,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from roomful.edge.handshake import UpgradeRequest
 from roomful.edge.http import BUSY, HEAD_LIMIT, EdgeHttpProtocol, reject
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.errors import Refused
@@ -20,18 +21,15 @@ from roomful.protocol.errors import Refused
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["FrontProtocol", "is_plain_upgrade"]
+__all__ = ["FrontProtocol", "parse_plain_upgrade"]
 
 # RFC 6455 section 4.2.1, as clients write it: no body, no folded lines, each header a token.
 _PLAIN: Final = re.compile(
     rb"GET /[!-~]* HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
 )
-_UPGRADE: Final = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
-_CONNECTION: Final = re.compile(rb"\r\nconnection:[^\r]*\bupgrade\b", re.IGNORECASE)
-_KEY: Final = re.compile(
-    rb"\r\nsec-websocket-key:[ \t]*[0-9A-Za-z+/]{22}==[ \t]*\r\n", re.IGNORECASE
-)
-_BODY: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
+_CONNECTION: Final = re.compile(r"\bupgrade\b", re.IGNORECASE)
+_KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
+_UNUSUAL: Final = frozenset({"content-length", "transfer-encoding", "expect"})
 
 
 class FrontProtocol(asyncio.Protocol):
@@ -68,11 +66,11 @@ class FrontProtocol(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         self._is_counted = False
-        if is_plain_upgrade(data):
-            websocket = EdgeProtocol(self._edge, self._address)
-            websocket.connection_made(transport)
-            websocket.data_received(data)
-            transport.set_protocol(websocket)
+        plain = parse_plain_upgrade(data)
+        if plain is not None:
+            request, end = plain
+            websocket = EdgeProtocol(self._edge, self._address, request)
+            websocket.begin(transport, request.head() + data[end:])
         else:
             http = EdgeHttpProtocol(self._edge, self._address, **self._arguments)
             transport.set_protocol(http)
@@ -104,21 +102,30 @@ class FrontProtocol(asyncio.Protocol):
             self._transport.close()
 
 
-def is_plain_upgrade(data: bytes) -> bool:
+def parse_plain_upgrade(data: bytes) -> tuple[UpgradeRequest, int] | None:
     """
-    Whether *data* begins with one whole and plain request to upgrade to a WebSocket.
+    Parse one whole and plain request to upgrade to a WebSocket; gives also its length in bytes.
 
-    What comes behind it belongs to the WebSocket.
+    What comes behind it belongs to the WebSocket. None: *data* does not begin with such a one.
     """
     plain = _PLAIN.match(data)
     if plain is None or plain.end() > HEAD_LIMIT:
-        return False
+        return None
     end = plain.end()
-    return (
-        # A session that began on polling may be another edge's (forward.py).
-        b"sid=" not in data[: data.index(b"\r")]
-        and _UPGRADE.search(data, 0, end) is not None
-        and _CONNECTION.search(data, 0, end) is not None
-        and _KEY.search(data, 0, end) is not None
-        and _BODY.search(data, 0, end) is None
-    )
+    line, *lines = data[: end - 4].decode("latin-1").split("\r\n")
+    # A session that began on polling may be another edge's (forward.py).
+    if "sid=" in line:
+        return None
+    headers = {}
+    for one in lines:
+        name, _, value = one.partition(":")
+        headers[name.lower()] = value.strip(" \t")
+    if (
+        len(headers) != len(lines)
+        or headers.get("upgrade", "").lower() != "websocket"
+        or _CONNECTION.search(headers.get("connection", "")) is None
+        or _KEY.fullmatch(headers.get("sec-websocket-key", "")) is None
+        or not _UNUSUAL.isdisjoint(headers)
+    ):
+        return None
+    return UpgradeRequest(line.split(" ")[1], headers), end

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from roomful.edge.forward import passed_on
+from roomful.edge.handshake import UpgradeRequest
 from roomful.edge.splice import Splice
 from roomful.edge.websocket import EdgeProtocol
 
@@ -30,6 +31,7 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
 _BAD = b"HTTP/1.1 400 Bad Request\r\n"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
+_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _END = b"content-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -120,7 +122,7 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
+            if self._should_upgrade() and self._is_bare():
                 # uvicorn drops what came in one piece with the request.
                 self._hand_over(data[upgrade.args[0] :])
             else:
@@ -144,6 +146,11 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_response_complete()
 
+    def _is_bare(self) -> bool:
+        """Whether the request is as RFC 6455 section 4.1 has it."""
+        has_body = any(name in _BODY for name, _ in self.headers)
+        return (self.scope["method"], self.scope["http_version"], has_body) == ("GET", "1.1", False)
+
     def _hand_over(self, rest: bytes) -> None:
         """Hand the connection over to a WebSocket, which is counted until it is gone."""
         self._edge.head_timer.end(self)
@@ -151,22 +158,25 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         if not self._is_counted:
             return
         self._is_counted = False
-        head = [self.scope["method"].encode(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
-            head += (name, b": ", value, b"\r\n")
         if b"sid=" in self.url and (owner := self._edge.upgrade.owner_of(self.url, self.headers)):
-            self._splice(owner, head, rest)
+            self._splice(owner, rest)
         else:
-            protocol = EdgeProtocol(self._edge, self._address)
-            protocol.connection_made(self.transport)
-            protocol.data_received(b"".join((*head, b"\r\n", rest)))
-            self.transport.set_protocol(protocol)
+            headers: dict[str, str] = {}
+            for name, value in self.headers:
+                headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
+            request = UpgradeRequest(self.url.decode("latin-1"), headers)
+            EdgeProtocol(self._edge, self._address, request).begin(
+                self.transport, request.head() + rest
+            )
         # The parser and this object know each other, and collections are rare: what an idle
         # WebSocket does not need must not wait for one.
         self.parser = self.flow = self.transport = None  # type: ignore[assignment]
 
-    def _splice(self, owner: str, head: list[bytes], rest: bytes) -> None:
+    def _splice(self, owner: str, rest: bytes) -> None:
         """Hand the connection over to the edge that has the session it names."""
+        head = [b"GET ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += (name, b": ", value, b"\r\n")
         client = self.client[0] if self.client else ""
         for name, value in passed_on(self.headers, self._edge.peers.name, client):
             head += (name, b": ", value, b"\r\n")

@@ -212,16 +212,18 @@ class SocketIoConnection(Connection):
         await sign_in.begin(self, record)
         if self.is_closed:
             return
-        self._accept(record)
         if wants_recovery:
+            self._accept(record)
             self.edge.statistics.not_resumed += 1
             self.notify("recovery-failed", {"holes": holes})
-        self.tell_cursor()
+            self.tell_cursor()
+        else:
+            self._accept(record, self._cursor_packets())
 
-    def _accept(self, record: SessionRecord) -> None:
+    def _accept(self, record: SessionRecord, more: Sequence[bytes] = ()) -> None:
         self._session.accept(socketio.ROOT)
         pid = record.pid if self.edge.settings.recovery else None
-        self.transport.send((socketio.encode_connect(record.sid, pid),))
+        self.transport.send((socketio.encode_connect(record.sid, pid), *more))
 
     async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
         if not is_clean(pid):

@@ -7,12 +7,15 @@ Runs before the 101, so a refusal is an HTTP status with a JSON body {code, mess
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import picows
 
+from roomful.edge.handshake import Accepted, UpgradeRequest
 from roomful.edge.json_connection import JsonConnection
 from roomful.edge.peers import FORWARDED
 from roomful.edge.websocket import Owner, Socket
@@ -27,6 +30,7 @@ __all__ = ["JSON_PATH", "Upgrade", "parse_query"]
 
 JSON_PATH = "/ws"
 SUBPROTOCOL = "roomful"
+_SHORT_TARGET = 64
 _TOKEN_SUBPROTOCOL = "bearer."  # noqa: S105 - a prefix, not a secret
 
 Open = Callable[[Socket], Owner]
@@ -48,6 +52,27 @@ def parse_query(query: str) -> dict[str, str]:
     return values
 
 
+def _parse_target(target: str) -> tuple[str, Mapping[str, str]]:
+    """
+    Give the path of a request, and its query.
+
+    Raises:
+        BadHandshake: as parse_query().
+        ValueError: it is no URL.
+    """
+    # Nearly all ask for the same; what is long may have a token in it.
+    if len(target) <= _SHORT_TARGET:
+        return _parse_short_target(target)
+    url = urlsplit(target)
+    return url.path, parse_query(url.query)
+
+
+@lru_cache(maxsize=64)
+def _parse_short_target(target: str) -> tuple[str, Mapping[str, str]]:
+    url = urlsplit(target)
+    return url.path, MappingProxyType(parse_query(url.query))
+
+
 class Upgrade:
     """Answers upgrade requests of one edge: picows calls it with each."""
 
@@ -55,7 +80,7 @@ class Upgrade:
         self._edge = edge
 
     def __call__(
-        self, request: picows.WSUpgradeRequest, address: str
+        self, request: UpgradeRequest, address: str
     ) -> picows.WSUpgradeResponseWithListener:
         """Give the answer, and with a 101 the WebSocket's listener."""
         try:
@@ -69,10 +94,8 @@ class Upgrade:
         except ValueError:
             bad = BadHandshake(HandshakeFault.BAD_REQUEST)
             return self._refuse(address, bad.status, bad.body)
-        headers = {"Sec-WebSocket-Protocol": protocol} if protocol else None
-        response = picows.WSUpgradeResponse.create_101_response(headers)
         listener = Socket(self._edge, address, open_owner)
-        return picows.WSUpgradeResponseWithListener(response, listener)
+        return picows.WSUpgradeResponseWithListener(Accepted(protocol), listener)
 
     def owner_of(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         """Give the other edge that has the session which an upgrade request names, if one has."""
@@ -102,7 +125,7 @@ class Upgrade:
         response = picows.WSUpgradeResponse.create_error_response(status, body, headers)
         return picows.WSUpgradeResponseWithListener(response, None)
 
-    def _admit(self, request: picows.WSUpgradeRequest) -> tuple[Open, str | None]:
+    def _admit(self, request: UpgradeRequest) -> tuple[Open, str | None]:
         """
         Check a request; gives what begins on the WebSocket, and its subprotocol.
 
@@ -111,12 +134,11 @@ class Upgrade:
             Refused: the edge takes nobody now.
         """
         edge = self._edge
-        if request.headers.get("Sec-WebSocket-Version") != "13":
+        if request.headers.get("sec-websocket-version") != "13":
             raise BadHandshake(HandshakeFault.BAD_REQUEST, "Sec-WebSocket-Version is 13")
-        url = urlsplit(request.path.decode("latin-1"))
-        query = parse_query(url.query)
-        edge.origins.check(request.headers.get("Origin"), request.headers.get("Host"))
-        endpoint = self._endpoint(url.path)
+        path, query = _parse_target(request.target)
+        edge.origins.check(request.headers.get("origin"), request.headers.get("host"))
+        endpoint = self._endpoint(path)
         traceparent = request.headers.get("traceparent")
         if endpoint is not None:
             handshake = parse_handshake(query, traceparent)
@@ -127,27 +149,27 @@ class Upgrade:
             else:
                 edge.take_handshake()
             return lambda socket: endpoint.open_socket(socket, handshake), None
-        if url.path.rstrip("/") == JSON_PATH and edge.serves_json:
+        if path.rstrip("/") == JSON_PATH and edge.serves_json:
             edge.take_handshake()
             return self._json(request, query, query.get("traceparent", traceparent))
         raise Refused(RefusalCode.NOT_FOUND, "there is no WebSocket at this path")
 
     def _json(
         self,
-        request: picows.WSUpgradeRequest,
+        request: UpgradeRequest,
         query: Mapping[str, str],
         traceparent: str | None,
     ) -> tuple[Open, str | None]:
         edge = self._edge
         token: str | None = None
         protocol: str | None = None
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        offered = request.headers.get("sec-websocket-protocol", "")
         for name in (one.strip() for one in offered.split(",")):
             if name.startswith(_TOKEN_SUBPROTOCOL):
                 token = name.removeprefix(_TOKEN_SUBPROTOCOL)
             elif name == SUBPROTOCOL:
                 protocol = SUBPROTOCOL
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = credentials.strip()
         elif token is None and edge.settings.auth_query_token:

@@ -18,6 +18,7 @@ from picows.picows import WSAutoPingStrategy
 from picows.picows import WSProtocol as PicowsProtocol  # type: ignore[attr-defined]  # not in stub
 
 from roomful.edge.fanout import Carrier
+from roomful.edge.handshake import SILENT, Underlying, UpgradeRequest
 from roomful.protocol.errors import (
     BadFrame,
     ClientFault,
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["EdgeProtocol", "Owner", "Socket"]
 
 logger = logging.getLogger("roomful.edge")
-
-# An adapter, because picows makes a child logger for each connection of what is a Logger; and
-# silent, because what it reports (bad frames, lost peers) is the client's doing and is counted.
-_silent = logging.getLogger("roomful.edge.picows")
-_silent.setLevel(logging.CRITICAL)
-_picows_logger = logging.LoggerAdapter(_silent)
 
 TEXT = picows.WSMsgType.TEXT
 BINARY = picows.WSMsgType.BINARY
@@ -139,7 +134,8 @@ class Socket(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """The handshake is done: let the owner begin."""
-        self._transport = transport.underlying_transport
+        underlying: Underlying = transport.underlying_transport  # type: ignore[assignment]
+        self._transport = underlying.transport
         self._write = self._transport.write
         self._transport.set_write_buffer_limits(high=self._edge.settings.limits.send_buffer_bytes)
         # The headers of both are the largest things that an idle connection would keep.
@@ -149,7 +145,10 @@ class Socket(picows.WSListener):
         open_owner, self._open = self._open, None
         assert open_owner is not None
         self.owner = _NOBODY
+        # The 101, and what the owner says at once, go out in one write.
+        self.out = underlying.released()
         owner = open_owner(self)
+        self.flush()
         if self._is_closing:
             owner.on_closed()
         else:
@@ -341,13 +340,13 @@ def _check_text(payload: bytes) -> None:
 class EdgeProtocol(PicowsProtocol):  # type: ignore[misc]  # picows is compiled: its types are a stub
     """The protocol of a connection from its upgrade request on."""
 
-    def __init__(self, edge: Edge, address: str) -> None:
+    def __init__(self, edge: Edge, address: str, request: UpgradeRequest) -> None:
         super().__init__(
             None,
             None,
             False,  # server side
-            lambda request: edge.upgrade(request, address),
-            _picows_logger,
+            lambda _request: edge.upgrade(request, address),
+            SILENT,
             True,  # disconnect_on_exception
             None,  # no handshake timeout: the request came whole
             False,  # no automatic pings: Engine.IO has its own
@@ -360,8 +359,9 @@ class EdgeProtocol(PicowsProtocol):  # type: ignore[misc]  # picows is compiled:
             1024,  # bytes of the read buffer of an idle connection
         )
 
-    def data_received(self, data: bytes) -> None:
-        """Take the upgrade request as uvicorn hands it over; later data comes by the buffer."""
+    def begin(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Take *transport* over, with the request's head for picows and what came behind it."""
+        super().connection_made(Underlying(transport))
         while data:
             buffer = self.get_buffer(-1)
             part = data[: len(buffer)]
@@ -369,3 +369,4 @@ class EdgeProtocol(PicowsProtocol):  # type: ignore[misc]  # picows is compiled:
             del buffer
             self.buffer_updated(len(part))
             data = data[len(part) :]
+        transport.set_protocol(self)
