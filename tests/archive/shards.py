@@ -205,6 +205,7 @@ class Archivers:
 
     directory: Path
     settings: Mapping[str, str]
+    password: str = USERS[Role.ARCHIVER][0]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
@@ -213,7 +214,7 @@ class Archivers:
         settings = {"port": "0", **self.settings, **more}
         environment["ROOMFUL_SHARDS"] = settings.pop("shards")
         environment["ROOMFUL_REDIS_USERNAME"] = Role.ARCHIVER.value
-        environment["ROOMFUL_REDIS_PASSWORD"] = USERS[Role.ARCHIVER][0]
+        environment["ROOMFUL_REDIS_PASSWORD"] = self.password
         environment |= {f"ROOMFUL_ARCHIVE_{key.upper()}": one for key, one in settings.items()}
         program = str(Path(sys.executable).parent / "roomful")
         with (self.directory / "archiver.log").open("ab") as log:

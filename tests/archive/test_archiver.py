@@ -29,6 +29,7 @@ from functions.calls import Calls, Limits
 from functions.server import PRODUCTS
 from roomful.archive.connections import Connections
 from roomful.archive.migrate import migrate
+from support.deadline import DEADLINE_S
 from support.server import claim_port
 
 LONG_S = float(os.environ.get("ROOMFUL_TEST_ARCHIVE_S", "0"))
@@ -122,6 +123,21 @@ def test_everything_arrives_and_leaves_the_outbox(
     for server in shards.values():
         eventually(partial(is_empty, server), "the outbox is empty")
     check_all(cluster.url(database), one, two)
+
+
+def test_a_wrong_password_ends_it_at_once(
+    tmp_path: Path, cluster: Cluster, database: str, shards: dict[str, ShardServer]
+) -> None:
+    """With the server and the user, and without the password."""
+    url = cluster.url(database)
+    migrate_now(url)
+    settings = {"url": url, "shards": f"redis://{shards['s1'].address}"}
+    archivers = Archivers(tmp_path, settings, password="guessed")
+    assert archivers.start().wait(3 * DEADLINE_S) == 2
+    said = archivers.log().splitlines()[-1]
+    assert said.startswith("roomful: no server lets this program in: ")
+    assert f"{shards['s1'].address}: refuses the user archiver (WRONGPASS" in said
+    assert "guessed" not in archivers.log()
 
 
 def test_kills_and_outages_lose_and_double_nothing(

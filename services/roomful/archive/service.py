@@ -31,7 +31,7 @@ from roomful.archive.postgres import PostgresArchive
 from roomful.archive.settings import ArchiveSettings
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, BadTopology, Topology, decode_topology
-from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, connect
+from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, SignInRefused, connect
 from roomful.telemetry.metrics import CONTENT_TYPE, Metrics, Sample
 
 __all__ = ["ArchiveService"]
@@ -68,7 +68,8 @@ class ArchiveService:
             migrates: bring the schema to this version's first.
 
         Raises:
-            ArchiveUnavailable: the schema is not this version's, which waiting does not help.
+            ArchiveUnavailable: the schema is not this version's, or no server lets this program
+                in: waiting does not help.
         """
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -118,12 +119,26 @@ class ArchiveService:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> Topology | None:
-        """Ask for the topology; None if nobody answers with one."""
-        for address in self._known():
+        """
+        Ask for the topology; None if nobody answers with one.
+
+        Raises:
+            ArchiveUnavailable: at the start no server lets this program in.
+        """
+        known = list(self._known())
+        refusals: list[str] = []
+        for address in known:
             try:
                 return await self._ask(address)
+            except SignInRefused as exc:
+                refusals.append(str(exc))
             except (LostConnection, ReplyError, BadTopology) as exc:
                 logger.info("no topology", extra={"server": str(address), "why": str(exc)})
+        if self._topology is None and len(refusals) == len(known):
+            said = f"no server lets this program in: {'; '.join(sorted(refusals))}"
+            raise ArchiveUnavailable(said, temporary=False)
+        for why in refusals:
+            logger.warning("not let in", extra={"why": why})
         return None
 
     def _known(self) -> Iterable[Address]:
