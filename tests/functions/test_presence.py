@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from functions.calls import FIRST, TERM, Calls, Cast, Ear, Post, bucket_of
-from functions.edges import GRACE_MS, LIMIT, PEOPLE, ROOM, Edge, counted, idle, joined, left
+from functions.calls import FIRST, Calls, Cast, Ear, Post
+from functions.edges import GRACE_MS, LIMIT, ROOM, Edge, counted, idle, joined, left
 from functions.server import RunningServer
 
 # Joining and leaving ---------------------------------------------------------------------------
-
-
-def test_a_join_names_the_members_in_the_order_they_came(edge: Edge, ear: Ear) -> None:
-    """With their statuses and the shard's newest offset; the others hear of it."""
-    edge.calls.store(Post("b"))
-    assert edge.join("zoe", status="busy") == (FIRST, [("zoe", "busy")], 1)
-    assert edge.join("adam") == (FIRST, [("zoe", "busy"), ("adam", "online")], 2)
-    assert edge.members() == [("zoe", "busy"), ("adam", "online")]
-    assert ear.told() == [joined("zoe", "busy"), joined("adam")]
 
 
 def test_a_join_without_a_list_only_counts(edge: Edge) -> None:
@@ -58,20 +49,6 @@ def test_presence_that_ended_leaves_no_key(shard: Calls, edge: Edge, other: Edge
     edge.leave("alice", "1", GRACE_MS)
     other.leave("alice", "2")
     assert shard.keys() == before
-
-
-def test_names_are_told_as_they_are(edge: Edge, shard: Calls) -> None:
-    """Quotes, slashes, letters of all scripts, and what looks like our keys."""
-    room, user = 'r"}/\\:é 部', '1:{2}p:"ü\u2028'
-    ear = shard.listen(f"r:{room}")
-    people = f"{bucket_of(room)}p:{room}"
-    edge.join(user, people=people, status='"')
-    told = {"userId": user, "roomId": room}
-    assert ear.told() == [("user-joined", {**told, "status": '"'})]
-    edge.leave(user, grace_ms=GRACE_MS, people=people)
-    shard.command("ZADD", "roomful:gone", 1, shard.command("ZRANGE", "roomful:gone", 0, 0)[0])
-    edge.sweep()
-    assert ear.told() == [("user-left", told)]
 
 
 def test_casts_leave_the_messages_chain_alone(edge: Edge, shard: Calls, ear: Ear) -> None:
@@ -118,41 +95,6 @@ def test_a_long_absence_is_told_once(
         one.sweep()
     assert ear.told() == [joined("alice"), left("alice")]
     assert edge.users() == []
-
-
-def test_the_grace_begins_anew_with_each_absence(
-    server: RunningServer, edge: Edge, ear: Ear
-) -> None:
-    """An earlier absence that ended does not shorten a later one."""
-    edge.join("alice", "1")
-    edge.leave("alice", "1", GRACE_MS)
-    idle(server, edge, seconds=6)
-    edge.join("alice", "2")
-    edge.leave("alice", "2", GRACE_MS)
-    idle(server, edge, seconds=6)
-    edge.sweep()
-    assert edge.users() == ["alice"]
-    idle(server, edge, seconds=6)
-    edge.sweep()
-    assert edge.users() == []
-
-
-# Status ----------------------------------------------------------------------------------------
-
-
-def test_a_status_is_of_the_user_who_is_there(edge: Edge, shard: Calls, ear: Ear) -> None:
-    """It shows in the members, tells nobody, and goes with the user."""
-    edge.join("alice")
-    ear.told()
-    for status in ("away", "online", "busy"):
-        assert shard("set_status", [PEOPLE], TERM, 1, "alice", status) == 1
-        assert edge.members() == [("alice", status)]
-    assert shard("set_status", [PEOPLE], TERM, 1, "bob", "away") == 0
-    assert ear.told() == []
-    edge.leave("alice")
-    edge.join("alice")
-    edge.join("bob")
-    assert edge.members() == [("alice", "online"), ("bob", "online")]
 
 
 # Large rooms -----------------------------------------------------------------------------------

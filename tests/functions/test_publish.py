@@ -95,17 +95,8 @@ def _entries(one: object) -> list[Entry]:
 # Once ------------------------------------------------------------------------------------------
 
 
-def test_an_id_is_stored_once(shard: Calls) -> None:
-    """A second publish of it gets the first one's offset and time, and is not sent."""
-    ear = shard.listen("r:a")
-    (first,) = shard.store(Post("a", name="x", time=1111))
-    assert shard.publish(Post("a", name="x", time=2222)) == [f"{first} 1111"]
-    assert shard.bodies("a") == ["x"]
-    assert len(ear.heard()) == 1
-
-
 def test_an_id_is_stored_once_within_a_batch(shard: Calls) -> None:
-    """The same holds for those that come together, in one run of the room or in two."""
+    """Those that come together are compared too, in one run of the room or in two."""
     posts = Post("a", name="x"), Post("a", name="x"), Post("b"), Post("a", name="x")
     first, again, _, later = shard.publish(*posts)
     assert (again, later) == (f"{first} 1000", f"{first} 1000")
@@ -122,20 +113,6 @@ def test_a_batch_goes_on_after_a_repetition(shard: Calls) -> None:
     assert isinstance(second, Publication)
     assert second.before == first
     assert [entry.offset for entry in second.entries] == [first + 1, first + 2]
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(Post("e", name="x"), id="another room of the bucket"),
-        pytest.param(Post("a", name="x", user="bob"), id="another user"),
-        pytest.param(Post("a", name="y"), id="another id"),
-    ],
-)
-def test_ids_are_the_senders_own(shard: Calls, other: Post) -> None:
-    """An id counts for one user in one room."""
-    shard.store(Post("a", name="x"))
-    assert shard.publish(other) == [FIRST + 1]
 
 
 @pytest.mark.parametrize(
@@ -161,17 +138,6 @@ def test_ids_are_not_confused_with_what_is_beside_them(
 def test_messages_without_an_id_are_not_compared(shard: Calls) -> None:
     """Each is a message of its own."""
     assert shard.publish(Post("a", "x"), Post("a", "x")) == [FIRST, FIRST + 1]
-
-
-def test_an_id_is_remembered_for_its_window(server: RunningServer, shard: Calls) -> None:
-    """It begins with the first, repetitions do not prolong it, and then the id is free."""
-    limits = Limits(window_ms=300_000)
-    (first,) = shard.store(Post("a", name="x"), limits=limits)
-    for seconds in (150, 149):
-        server.pass_time(seconds)
-        assert shard.publish(Post("a", name="x"), limits=limits) == [f"{first} 1000"]
-    server.pass_time(2)
-    assert shard.publish(Post("a", name="x"), limits=limits) == [first + 3]
 
 
 # Bounds and faults -----------------------------------------------------------------------------

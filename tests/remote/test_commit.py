@@ -127,22 +127,6 @@ async def test_an_outage_hurts_only_its_own_rooms(cluster: Cluster) -> None:
         await again.all_settled()
 
 
-async def test_what_waits_is_bounded_in_bytes(cluster: Cluster) -> None:
-    """Above the bound a message is refused with OVERLOADED, and those before it are kept."""
-    async with using(cluster, replace(QUICK, pending_bytes=20_000)) as shards:
-        (room,) = rooms_of(shards, "s1", 1)
-        sender = Sender(shards)
-        for _ in range(100):
-            sender.send(room)
-        refused = len(sender.refused)
-        assert 0 < refused < 100
-        assert {one.code for one in sender.refused} == {RefusalCode.OVERLOADED}
-        await sender.all_settled()
-        assert len(sender.acked) == 100 - refused
-        assert (await sender.logs())[room] == sender.acked
-        assert shards.shard_of(room).waiting_bytes == 0
-
-
 @pytest.mark.parametrize("seed", range(3))
 async def test_cut_connections_double_and_reorder_nothing(cluster: Cluster, seed: int) -> None:
     """Whenever the connection is cut, the same batch goes out again, before what came later."""

@@ -13,7 +13,7 @@ from functions.server import PRODUCTS
 from remote.cluster import Cluster, address_of, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Cast, RoomId, SessionRecord, Stored, UserId
+from roomful.shard.base import Cast, RoomId, Stored, UserId
 from roomful.shard.directory import Directory
 from roomful.shard.redis import ShardOptions
 from roomful.shard.routing import RedisShards
@@ -115,27 +115,6 @@ async def test_presence_is_told_once_for_a_user_on_two_edges(edges: tuple[Seat, 
     assert [cast.event for cast in one.sink.casts] == ["user-joined", "user-joined", "user-left"]
     members = await one.shards.members(room)
     assert [(member.user_id, member.status) for member in members.members] == [(BOB, "away")]
-
-
-async def test_a_session_is_written_by_who_took_it_up_last(edges: tuple[Seat, Seat]) -> None:
-    """A stale edge can neither overwrite nor drop it; of two that take it up one is first."""
-    one, two = edges
-    record = SessionRecord("pid", "sid", ALICE, {RoomId("a"): 1})
-    assert await one.shards.save_session(record, 60)
-    taken = await two.shards.load_session("pid")
-    assert taken == record
-    rival = await one.shards.load_session("pid")
-    assert taken is not None
-    assert rival is not None
-    taken.generation += 1
-    rival.generation += 1
-    assert await two.shards.save_session(taken, 60, is_taken=True)
-    assert not await one.shards.save_session(rival, 60, is_taken=True)
-    assert not await one.shards.save_session(record, 60)
-    await one.shards.drop_session(record)
-    assert await one.shards.load_session("pid") == taken
-    await two.shards.drop_session(taken)
-    assert await one.shards.load_session("pid") is None
 
 
 async def test_an_edge_whose_lease_was_swept_joins_again(

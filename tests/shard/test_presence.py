@@ -203,12 +203,13 @@ async def test_status_is_of_the_user(site: Site, shard: Shard, sink: RecordingSi
     await join(shard, "alice")
     await join(shard, "bob")
     await told(site, sink)
-    await shard.set_status(ROOM, UserId("alice"), "away")
-    members = await shard.members(ROOM)
-    assert {member.user_id: member.status for member in members.members} == {
-        "alice": "away",
-        "bob": "online",
-    }
+    for status in ("busy", "online", "away"):
+        await shard.set_status(ROOM, UserId("alice"), status)
+        members = await shard.members(ROOM)
+        assert {member.user_id: member.status for member in members.members} == {
+            "alice": status,
+            "bob": "online",
+        }
     assert await told(site, sink) == []
 
 
