@@ -43,6 +43,7 @@ from roomful.shard.base import (
 )
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.presence import PresenceLimits, RoomPresence
+from roomful.shard.sessions import SessionRecords
 
 __all__ = ["IdKey", "Journal", "MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
 
@@ -111,7 +112,7 @@ class MemoryShard:
     is_immediate = True
 
     # Mutable state: the counter of offsets; the logs; presence; the batch that is gathering;
-    # ids with their first answer, oldest first; session records with when they lapse.
+    # ids with their first answer, oldest first; session records.
     def __init__(
         self,
         *,
@@ -133,8 +134,7 @@ class MemoryShard:
         self._journal: Journal | None = None
         self._ids: dict[IdKey, Stored] = {}
         self._id_queue: deque[tuple[float, IdKey]] = deque()
-        self._sessions: dict[str, tuple[float, SessionRecord, int]] = {}
-        self._session_bytes = 0
+        self._sessions = SessionRecords(self._limits.sessions, self._limits.session_bytes, now)
         self._sink: Sink | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -361,50 +361,15 @@ class MemoryShard:
         self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
     ) -> bool:
         """Keep *record* for *ttl_s* seconds from now."""
-        now, limits = self._now(), self._limits
-        kept = self._kept(record.pid)
-        if kept is not None and kept.generation >= record.generation + (not is_taken):
-            return False
-        # A copy: the edge goes on with its own.
-        copy = msgspec.structs.replace(record, rooms=dict(record.rooms))
-        self._keep_session(copy, now + ttl_s)
-        # Renewed records move to the end, so those at the front are the ones left behind.
-        while self._sessions:
-            pid, (lapses_at, _, _) = next(iter(self._sessions.items()))
-            is_full = (
-                len(self._sessions) > limits.sessions or self._session_bytes > limits.session_bytes
-            )
-            if lapses_at > now and not is_full:
-                break
-            self._forget_session(pid)
-        return True
-
-    def _kept(self, pid: str) -> SessionRecord | None:
-        lapses_at, record, _ = self._sessions.get(pid, (0.0, None, 0))
-        return record if lapses_at > self._now() else None
-
-    def _keep_session(self, record: SessionRecord, lapses_at: float) -> None:
-        self._forget_session(record.pid)
-        size = 500 + sum(150 + len(room) for room in record.rooms)
-        self._sessions[record.pid] = (lapses_at, record, size)
-        self._session_bytes += size
-
-    def _forget_session(self, pid: str) -> None:
-        _, _, size = self._sessions.pop(pid, (0.0, None, 0))
-        self._session_bytes -= size
+        return self._sessions.save(record, ttl_s, is_taken=is_taken)
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give a copy of the record of *pid* if it is still kept."""
-        record = self._kept(pid)
-        if record is None:
-            return None
-        return msgspec.structs.replace(record, rooms=dict(record.rooms))
+        return self._sessions.load(pid)
 
     async def drop_session(self, record: SessionRecord) -> None:
         """Forget the record, unless it was taken up elsewhere."""
-        kept = self._kept(record.pid)
-        if kept is not None and kept.generation <= record.generation:
-            self._forget_session(record.pid)
+        self._sessions.drop(record)
 
     async def aclose(self) -> None:
         """Commit what is pending, and stop the sweeper."""
@@ -425,7 +390,7 @@ class MemoryShard:
             floors=self.logs.floors(),
             entries=list(self.logs.entries()),
             ids=[(lapses_at, key, self._ids[key]) for lapses_at, key in self._id_queue],
-            sessions=[(lapses_at, record) for lapses_at, record, _ in self._sessions.values()],
+            sessions=self._sessions.dump(),
         )
 
     def restore(self, state: MemoryState) -> None:
@@ -436,5 +401,4 @@ class MemoryShard:
         for lapses_at, key, stored in state.ids:
             self._ids[key] = stored
             self._id_queue.append((lapses_at, key))
-        for lapses_at, record in state.sessions:
-            self._keep_session(record, lapses_at)
+        self._sessions.restore(state.sessions)
