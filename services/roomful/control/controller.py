@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -38,10 +36,11 @@ from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
 from roomful.control.owned import Owned
 from roomful.control.resharding import Resharding
-from roomful.control.server import OrderRefused, Server, Users
+from roomful.control.server import OrderRefused, Users
 from roomful.control.shard import begin_shard, tend_shard
 from roomful.control.spec import ClusterSpec, ClusterStatus, Pace
 from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
+from roomful.control.survey import Survey
 from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
 from roomful.shard.library import LibraryRefused
 
@@ -50,7 +49,6 @@ __all__ = ["Controller"]
 logger = logging.getLogger("roomful.control")
 
 
-TAKE_UP_JITTER_S: Final = 0.5
 STEPS: Final = 16
 """More than a succession has, with some patience for replicas; the rest is for the next pass."""
 UNDER_WAY: Final = frozenset(
@@ -73,8 +71,8 @@ class Controller:
         insists: take the lead from whoever has it; for a command that a person gave.
     """
 
-    # Mutable state: the specification, the connections, since when each server has not answered,
-    # the newest topology, the primaries looked after, and the status of the last pass.
+    # Mutable state: the specification, the newest topology, the primaries looked after, and the
+    # status of the last pass.
     def __init__(
         self,
         spec: ClusterSpec,
@@ -92,11 +90,10 @@ class Controller:
         """What a person wants of a shard whose primary is lost, for as long as it is here."""
         self.has_admitted = users is None
         """Whether every server that answered the last pass knows the users."""
-        self._credentials = credentials or Credentials()
         self._users = users
         self._insists = insists
-        self._servers: dict[Address, Server] = {}
-        self._missing_since: dict[Address, float] = {}
+        self._survey = Survey(credentials or Credentials(), self.pace, insists=insists)
+        self._servers = self._survey.servers
         self._tended: dict[ShardName, tuple[str | None, tuple[Address, ...]]] = {}
         self._has_changed = False
         self._is_wanted = asyncio.Event()
@@ -123,16 +120,15 @@ class Controller:
     async def aclose(self) -> None:
         """Let go of all servers, and of the lead."""
         await self._resharding.aclose()
-        for server in self._servers.values():
-            server.close()
-        # Transports are closed by the next turn of the loop.
+        self._survey.close()
         await asyncio.sleep(0)
 
     async def look_after(self) -> ClusterStatus:
         """Make one pass: look at everything, take for each shard the next step, say how it is."""
         self._has_changed = False
-        seen, unreachable = await self._observe()
-        if not await self._leads(seen):
+        everyone = {address for members in self._members().values() for address in members}
+        seen, unreachable = await self._survey.look(everyone)
+        if not await self._survey.leads(seen):
             await self._resharding.aclose()
             await self._read_topology(seen)
             self.status = ClusterStatus(False, self.topology, {}, unreachable)
@@ -150,10 +146,9 @@ class Controller:
 
     def change_passwords(self, credentials: Credentials, users: Users) -> None:
         """Sign in by *credentials* from now on, and let *users* sign in; connections stay."""
-        self._credentials, self._users = credentials, users
+        self._survey.sign_in_by(credentials)
+        self._users = users
         self.has_admitted = False
-        for server in self._servers.values():
-            server.credentials = credentials
         self._is_wanted.set()
 
     async def hand_over(self, shard: ShardName, target: Address) -> None:
@@ -173,36 +168,6 @@ class Controller:
 
     # Looking --------------------------------------------------------------------------------
 
-    async def _observe(self) -> tuple[dict[Address, Observation], dict[Address, str]]:
-        wanted = {address for members in self._members().values() for address in members}
-        for address in wanted - self._servers.keys():
-            self._servers[address] = Server(
-                address, self._credentials, timeout_s=self.pace.timeout_s
-            )
-        for address in self._servers.keys() - wanted:
-            self._servers.pop(address).close()
-            self._missing_since.pop(address, None)
-        now = asyncio.get_running_loop().time()
-        seen: dict[Address, Observation] = {}
-        unreachable: dict[Address, str] = {}
-
-        async def ask(server: Server) -> None:
-            # Others wait for the pass: who was silent a moment ago is given less time.
-            is_missing = server.address in self._missing_since
-            patience_s = self.pace.timeout_s * (0.5 if is_missing else 2.0)
-            try:
-                async with asyncio.timeout(patience_s):
-                    seen[server.address] = await server.observe(insists=self._insists)
-                self._missing_since.pop(server.address, None)
-            except (ServerUnreachable, TimeoutError) as exc:
-                unreachable[server.address] = getattr(exc, "why", "no answer in time")
-                self._missing_since.setdefault(server.address, now)
-
-        async with asyncio.TaskGroup() as group:
-            for server in self._servers.values():
-                group.create_task(ask(server))
-        return seen, unreachable
-
     def _members(self) -> dict[ShardName, tuple[Address, ...]]:
         """Give the servers of each shard that is there or shall be; those that left are not."""
         if self.topology is None:
@@ -212,18 +177,6 @@ class Controller:
             if name not in self.topology.intents.retired:
                 members[name] = tuple(dict.fromkeys((*members.get(name, ()), *addresses)))
         return members
-
-    async def _leads(self, seen: Mapping[Address, Observation]) -> bool:
-        """Whether this controller leads everywhere; else it gives up what it leads."""
-        led = [address for address in seen if self._servers[address].is_lead]
-        if len(led) == len(seen):
-            return True
-        if led:
-            # Each of two leads somewhere: both let go, and one of them comes back first.
-            for address in led:
-                self._servers[address].close()
-            await asyncio.sleep(random.random() * TAKE_UP_JITTER_S)  # noqa: S311
-        return False
 
     async def _read_topology(self, seen: Mapping[Address, Observation]) -> None:
         """Take up the newest topology that any server keeps."""
@@ -239,7 +192,6 @@ class Controller:
     def _view(
         self, name: ShardName, record: ShardRecord | None, seen: Mapping[Address, Observation]
     ) -> ShardView:
-        now = asyncio.get_running_loop().time()
         known = () if record is None else (record.primary, *record.replicas)
         joining = self.topology.intents.joining.get(name, ()) if self.topology else ()
         members = self.spec.shards.get(name, known or joining)
@@ -250,11 +202,7 @@ class Controller:
             members=members,
             acks=self.topology.acks if self.topology else self.spec.acks,
             seen={address: seen[address] for address in everyone if address in seen},
-            missing_s={
-                address: now - self._missing_since.get(address, now)
-                for address in everyone
-                if address not in seen
-            },
+            missing_s=self._survey.missing_s(one for one in everyone if one not in seen),
         )
 
     # Acting ---------------------------------------------------------------------------------
@@ -361,22 +309,8 @@ class Controller:
                 break
             if not plan.orders:
                 await asyncio.sleep(self.pace.step_s)
-            view = await self._look_again(view)
+            view = await self._survey.look_again(view)
         return outcome
-
-    async def _look_again(self, view: ShardView) -> ShardView:
-        """Give *view* with what the servers that answered a moment ago say now."""
-        seen: dict[Address, Observation] = {}
-
-        async def ask(address: Address) -> None:
-            with suppress(ServerUnreachable):
-                seen[address] = await self._servers[address].observe(insists=self._insists)
-
-        async with asyncio.TaskGroup() as group:
-            for address in view.seen:
-                group.create_task(ask(address))
-        lost = dict.fromkeys(view.seen.keys() - seen.keys(), 0.0)
-        return replace(view, seen=seen, missing_s={**view.missing_s, **lost})
 
     async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
         """Give a new cluster its roles, and when all shards have them its topology."""
