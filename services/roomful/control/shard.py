@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from roomful.cluster.topology import Address, ShardRecord
-from roomful.control.observation import Role
+from roomful.control.observation import Observation, Role
 from roomful.control.owned import Owned
 from roomful.control.server import Server
 from roomful.control.view import Blocked, ShardView, Waiting
 
-__all__ = ["begin_shard", "tend_shard"]
+__all__ = ["attach", "begin_shard", "tend_shard"]
 
 logger = logging.getLogger("roomful.control")
 
@@ -45,7 +45,7 @@ async def begin_shard(view: ShardView, servers: Servers, owned: Owned) -> ShardR
     if view.seen[primary].role is Role.REPLICA:
         await first.promote()
     await first.equip()
-    await _attach(view, servers, primary, replicas)
+    await _attach_all(view, servers, primary, replicas)
     await _start_term(view, servers, ShardRecord(1, primary), owned)
     # Looked at again: it has another stream since it was given the role.
     now = await first.observe()
@@ -79,7 +79,7 @@ async def tend_shard(
         if address in view.seen and not view.seen[address].is_sealed:
             await servers[address].seal()
     still_there = tuple(one for one in leaving if _follows(view, record, one))
-    await _attach(view, servers, record.primary, record.replicas, only=wanted)
+    await _attach_all(view, servers, record.primary, record.replicas, only=wanted)
     primary = servers[record.primary]
     if is_new:
         await primary.equip()
@@ -124,7 +124,7 @@ def _follows(view: ShardView, record: ShardRecord, replica: Address) -> bool:
     return any(one.address == replica for one in view.seen[record.primary].followers)
 
 
-async def _attach(
+async def _attach_all(
     view: ShardView,
     servers: Servers,
     primary: Address,
@@ -136,10 +136,15 @@ async def _attach(
         one = view.seen.get(address)
         if one is None or one.follows(primary) or (only is not None and address not in only):
             continue
-        await servers[address].follow(primary)
-        if one.role is Role.PRIMARY:
-            # Who is connected took it for the primary.
-            await servers[address].disconnect_clients()
+        await attach(servers[address], one, primary)
+
+
+async def attach(server: Server, seen: Observation, primary: Address) -> None:
+    """Make *server*, *seen* so a moment ago, a replica of *primary*."""
+    await server.follow(primary)
+    if seen.role is Role.PRIMARY:
+        # Who is connected took it for the primary.
+        await server.disconnect_clients()
 
 
 def _refuse_data(view: ShardView) -> None:

@@ -29,6 +29,7 @@ from roomful.cluster.topology import Address, ShardRecord
 from roomful.control.observation import Observation, Role
 from roomful.control.owned import Owned
 from roomful.control.server import Server
+from roomful.control.shard import attach
 from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, describe
 
 __all__ = ["carry_out", "facts_of", "plan_succession"]
@@ -134,10 +135,7 @@ async def _obey(
             one = view.seen[server]
             if one.state.name not in (None, view.name):
                 raise Blocked(f"{server}: holds the data of another shard")
-            await servers[server].follow(primary)
-            if one.role is Role.PRIMARY:
-                # Who is connected took it for the primary.
-                await servers[server].disconnect_clients()
+            await attach(servers[server], one, primary)
         case HandOver() | Publish():
             # A primary that is there is asked by Controller.hand_over; a record is the caller's.
             raise AssertionError(f"{order} is no order of a succession")
