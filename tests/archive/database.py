@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psycopg
 
-from support.server import claim_port
+from support.ports import claim_port
 
 __all__ = ["Cluster", "PgBouncer", "bouncing", "running_cluster"]
 

@@ -23,7 +23,7 @@ from roomful.shard.base import Envelope, RoomId, UserId
 from roomful.shard.library import library_source
 from roomful.shard.users import Role, user_rules
 from support.deadline import DEADLINE_S
-from support.server import claim_port
+from support.ports import claim_port
 from support.users import USERS
 
 __all__ = [

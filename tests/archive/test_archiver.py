@@ -30,7 +30,7 @@ from functions.server import PRODUCTS
 from roomful.archive.connections import Connections
 from roomful.archive.migrate import migrate
 from support.deadline import DEADLINE_S
-from support.server import claim_port
+from support.ports import claim_port
 
 LONG_S = float(os.environ.get("ROOMFUL_TEST_ARCHIVE_S", "0"))
 """Seconds of load before each fault, and of an outage; the short form does the least."""

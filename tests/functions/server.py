@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from functions.calls import Calls
+from support.ports import claim_port
 
-__all__ = ["EPOCH_S", "PRODUCTS", "SUPPORTED", "RunningServer", "free_port", "serving"]
+__all__ = ["EPOCH_S", "PRODUCTS", "SUPPORTED", "RunningServer", "serving"]
 
 SUPPORTED = ("redis-server", "valkey-server")
 PRODUCTS = tuple(name for name in SUPPORTED if shutil.which(name))
@@ -125,14 +125,6 @@ class RunningServer:
         new.replace(self._clock)
 
 
-def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serving(
     product: str, directory: Path, *options: str, has_real_time: bool = False
@@ -144,7 +136,7 @@ def serving(
         has_real_time: its clock goes by itself: WAIT ends by it, and timeouts of the server.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    running = RunningServer(product, free_port(), directory, options, has_real_time)
+    running = RunningServer(product, claim_port(), directory, options, has_real_time)
     try:
         running.start()
         yield running

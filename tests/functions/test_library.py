@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from functions.server import RunningServer, free_port, serving
+from functions.server import RunningServer, serving
 from roomful.shard.library import (
     Installed,
     LibraryRefused,
@@ -20,6 +20,7 @@ from roomful.shard.library import (
     library_version,
     parse_version,
 )
+from support.ports import claim_port
 
 VERSION = library_version()
 
@@ -99,7 +100,7 @@ async def test_a_replica_is_refused(server: RunningServer, tmp_path: Path) -> No
 
 async def test_a_cluster_is_refused(server: RunningServer, tmp_path: Path) -> None:
     """Shards are standalone servers."""
-    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(claim_port()))
     with serving(server.product, tmp_path / "cluster", *options) as cluster:
         async with Redis(port=cluster.port) as client:
             with pytest.raises(LibraryRefused, match="not standalone"):

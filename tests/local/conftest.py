@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.machine import EDGES, SERVERS, Machine, free_range
+from local.machine import EDGES, SERVERS, Machine
+from support.ports import claim_ports
 
 
 @pytest.fixture(scope="session")
 def running_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A cluster that runs."""
-    machine = Machine(tmp_path_factory.mktemp("cluster"), free_range(EDGES + SERVERS))
+    machine = Machine(tmp_path_factory.mktemp("cluster"), claim_ports(EDGES + SERVERS))
     try:
         machine.start()
         yield machine

@@ -12,12 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from roomful.local.layout import is_free
 from roomful.verify.processes import LocalProcess, processes_of
 from support.deadline import DEADLINE_S
 from support.tokens import SECRET
 
-__all__ = ["EDGES", "SERVERS", "Machine", "free_range", "run"]
+__all__ = ["EDGES", "SERVERS", "Machine", "run"]
 
 EDGES = 2
 SERVERS = 4
@@ -37,14 +36,6 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         timeout=_LONG_S,
         check=False,
     )
-
-
-def free_range(count: int) -> int:
-    """Give the first of *count* ports in a row that are free."""
-    for first in range(20_000 + os.getpid() % 700 * 16, 31_900, count):
-        if all(is_free("127.0.0.1", port) for port in range(first, first + count)):
-            return first
-    raise AssertionError(f"there are no {count} free ports in a row")
 
 
 @dataclass(slots=True)

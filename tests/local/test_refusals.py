@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from local.machine import free_range
 from roomful.cli import main
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.control.view import Phase, ShardStatus
 from roomful.local.layout import Layout, Shape
+from support.ports import claim_port, claim_ports
 
 REFUSED = 2
 
@@ -45,7 +45,7 @@ def test_directory_of_a_cluster_of_another_shape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All that differs is said as it is there; nothing there is changed."""
-    Layout.take_up(tmp_path, Shape(shards=2, replicas=1), free_range(4))
+    Layout.take_up(tmp_path, Shape(shards=2, replicas=1), claim_ports(4))
     before = (tmp_path / "cluster.json").read_bytes()
     said = refusal(
         capsys, "cluster", "--dev", "--state-dir", tmp_path, "--shards", "3", "--replicas", "2"
@@ -102,7 +102,7 @@ def test_topology_of_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_topology_of_servers_that_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its reason."""
-    address = f"127.0.0.1:{free_range(1)}"
+    address = f"127.0.0.1:{claim_port()}"
     assert f"no server could be read\n  {address}: " in refusal(capsys, "topology", address)
 
 

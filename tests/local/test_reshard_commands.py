@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from local.machine import EDGES, SERVERS, Machine, free_range, run
+from local.machine import EDGES, SERVERS, Machine, run
 from roomful.control.reading import Reading, read_cluster
 from roomful.local.layout import Layout
 from support.deadline import DEADLINE_S, until
+from support.ports import claim_ports
 from support.resuming import PlainReceiver, RetryingSender, running
 from support.tokens import make_token
 
@@ -73,7 +74,7 @@ def test_what_cannot_be_is_refused(machine: Machine, words: tuple[str, ...], why
 
 async def test_shards_come_and_go_while_somebody_sends(tmp_path: Path) -> None:
     """Their servers start and end; everybody hears everything, once and in order."""
-    machine = Machine(tmp_path, free_range(EDGES + SERVERS + 2))
+    machine = Machine(tmp_path, claim_ports(EDGES + SERVERS + 2))
     await asyncio.to_thread(machine.start)
     try:
         sending_url, hearing_url = machine.ws_urls

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from functions.server import RunningServer, free_port, serving
+from functions.server import RunningServer, serving
 from roomful.cluster.topology import Address
 from roomful.shard.resp import (
     Backoff,
@@ -24,6 +24,7 @@ from roomful.shard.resp import (
     pack,
 )
 from support.deadline import DEADLINE_S, eventually, within
+from support.ports import claim_port
 
 
 def address_of(server: RunningServer) -> Address:
@@ -118,7 +119,7 @@ async def test_a_server_that_does_not_answer_is_lost_in_time(tmp_path: Path) -> 
 
 async def test_nobody_there_is_said_with_the_address() -> None:
     """A refused connection names where it went."""
-    port = free_port()
+    port = claim_port()
     with pytest.raises(LostConnection, match=f"127.0.0.1:{port}"):
         await connect(Address("127.0.0.1", port), timeout_s=DEADLINE_S)
 

@@ -14,7 +14,8 @@ import httpx
 
 from support.deadline import DEADLINE_S, within
 from support.eio import Polling
-from support.server import Server, claim_port, serving
+from support.ports import claim_port
+from support.server import Server, serving
 
 __all__ = ["balanced", "ended", "listed_edges", "metric", "passing"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,10 @@ from pathlib import Path
 import httpx
 
 from support.deadline import DEADLINE_S
+from support.ports import claim_port
 from support.tokens import SECRET
 
-__all__ = ["RUNNING", "Server", "claim_port", "serving", "start"]
+__all__ = ["RUNNING", "Server", "serving", "start"]
 
 RUNNING: list[Server] = []
 """The servers that run now; the test report shows their logs when a test fails."""
@@ -84,14 +84,6 @@ class Server:
             with suppress(subprocess.TimeoutExpired):
                 return self.process.wait(wait_s)
         raise AssertionError(f"process {self.process.pid} cannot be killed")
-
-
-def claim_port() -> int:
-    """Return a port that the system says is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start(

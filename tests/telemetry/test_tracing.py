@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 from roomful.telemetry.settings import TracingSettings
 from roomful.telemetry.tracing import QUEUE, Spans
 from support.otlp import Receiver, receiving
-from support.server import claim_port
+from support.ports import claim_port
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 from roomful.archive.sqlite_chunks import COLUMNS, Chunk, connect, forward, rewrite
 from roomful.shard.base import Entry, RoomId
 from support.deadline import DEADLINE_S, eventually, within
+from support.ports import claim_port
 from support.resuming import PlainReceiver, RetryingSender, running
-from support.server import Server, claim_port, start
+from support.server import Server, start
 from support.sio import signed_in
 from support.tokens import make_token
 

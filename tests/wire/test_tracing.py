@@ -14,7 +14,8 @@ import pytest
 from support.deadline import DEADLINE_S
 from support.otlp import Receiver, SeenSpan, receiving
 from support.plainjson import PlainJson, plain_signed_in
-from support.server import Server, claim_port, serving
+from support.ports import claim_port
+from support.server import Server, serving
 from support.stock import stock_client
 from support.tokens import make_service_token, make_token
 

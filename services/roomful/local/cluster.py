@@ -23,8 +23,9 @@ from roomful.cluster.topology import Address, Topology
 from roomful.control.reading import Reading, read_cluster
 from roomful.control.sealed import ServerOptions, build_server_options, render_config
 from roomful.control.view import Phase
-from roomful.local.layout import HOST, BadCluster, Layout, ServerPlace, is_free
+from roomful.local.layout import BadCluster, Layout, ServerPlace
 from roomful.local.plan import EdgePlan, describe_cluster
+from roomful.local.ports import HOST, is_free
 from roomful.local.process import Child
 
 __all__ = ["LocalCluster"]

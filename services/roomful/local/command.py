@@ -12,7 +12,6 @@ from roomful.edge.settings import Settings, load_settings
 from roomful.local.cluster import LocalCluster
 from roomful.local.layout import (
     DURABILITIES,
-    HOST,
     PORTS,
     BadCluster,
     Layout,
@@ -21,6 +20,7 @@ from roomful.local.layout import (
     hold_directory,
 )
 from roomful.local.plan import EdgePlan
+from roomful.local.ports import HOST
 from roomful.local.programs import find_server_program
 from roomful.telemetry.logging import configure_logging
 

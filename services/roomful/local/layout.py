@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ import msgspec
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import MAX_ACKS, MAX_SHARDS, Address
+from roomful.local.ports import HOST, is_free
 from roomful.protocol.errors import RoomfulError
 
 __all__ = [
-    "HOST",
     "PORTS",
     "BadCluster",
     "Layout",
@@ -33,11 +32,7 @@ __all__ = [
     "Shape",
     "default_state_directory",
     "hold_directory",
-    "is_free",
 ]
-
-HOST: Final = "127.0.0.1"
-"""Where shard servers listen: they have no password, so nobody else may reach them."""
 
 VERSION: Final = 1
 PORTS: Final = range(1024, 65536)
@@ -236,18 +231,6 @@ def _write(directory: Path, file: _File) -> None:
     part = directory / "cluster.json.part"
     part.write_bytes(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
     part.replace(directory / "cluster.json")
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens on *port* of *host*."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _free_ports(first: int, count: int) -> Iterator[int]:

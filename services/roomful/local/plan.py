@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from roomful.cluster.topology import Topology
-from roomful.local.layout import HOST, Layout
+from roomful.local.layout import Layout
+from roomful.local.ports import HOST
 
 __all__ = ["EdgePlan", "describe_cluster"]
 

@@ -12,12 +12,11 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -31,7 +30,8 @@ from redis.exceptions import RedisError
 from roomful.cluster.topology import Address, Topology
 from roomful.control.reading import read_cluster
 from roomful.control.server import NAME as CONTROLLER
-from roomful.local.layout import HOST, Layout
+from roomful.local.layout import Layout
+from roomful.local.ports import HOST, NoPorts, hold_ports
 from roomful.protocol.errors import RoomfulError
 from roomful.verify.incidents import Fault, FaultKind, Incident
 from roomful.verify.processes import LocalProcess, processes_of
@@ -55,6 +55,8 @@ PAUSE_S: Final = 6.0
 RESHARD_S: Final = 180.0
 """For a third of all rooms to move under load, and for a drained shard to be heard to the end."""
 LOOK_S: Final = 0.1
+SPARE_SHARDS: Final = 4
+"""Ports are kept for so many more shards: those that are added come behind the others."""
 
 CLAIM_AFTER_S: Final = 5.0
 """What a killed archiver had fetched, another one takes over by then."""
@@ -138,10 +140,12 @@ def local_cluster(
     Raises:
         NoCluster: it did not start.
     """
-    with TemporaryDirectory(prefix="roomful-verify-") as name:
+    servers = (shape.shards + SPARE_SHARDS) * (shape.replicas + 1)
+    with (
+        TemporaryDirectory(prefix="roomful-verify-") as name,
+        _held_ports(shape.edges + servers) as first,
+    ):
         directory = Path(name)
-        servers = shape.shards * (shape.replicas + 1)
-        first = _free_range(shape.edges + servers)
         command = [sys.executable, "-m", "roomful.cli", "cluster", "--dev"]
         command += ["--edges", str(shape.edges), "--shards", str(shape.shards)]
         command += ["--replicas", str(shape.replicas), "--state-dir", str(directory / "state")]
@@ -165,15 +169,17 @@ def local_cluster(
             _stop(process)
 
 
-def _free_range(count: int) -> int:
-    """Give the first of *count* consecutive ports that are free now."""
-    for first in range(20_000 + os.getpid() % 1000 * 10, 60_000, max(1, count)):
-        with suppress(OSError):
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind((HOST, port))
-            return first
-    raise NoCluster(f"there are no {count} free ports in a row")
+@contextmanager
+def _held_ports(count: int) -> Iterator[int]:
+    """Keep *count* ports in a row for the length of a `with` block; gives the first."""
+    try:
+        held = hold_ports(count)
+    except NoPorts as exc:
+        raise NoCluster(str(exc)) from exc
+    with ExitStack() as stack:
+        for one in held:
+            stack.enter_context(one)
+        yield held[0].getsockname()[1]
 
 
 def _wait_until_ready(cluster: LocalCluster) -> None:
