@@ -9,18 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from control.driving import Driven
+from control.driving import QUICK, Driven
 from control.leading import Leader
 from control.servers import Fleet, running_fleet
 from functions.server import PRODUCTS
 from remote.cluster import Cluster, running_cluster
-from roomful.cluster.cursor import ShardName
 from roomful.control.controller import Controller
-from roomful.control.spec import ClusterSpec, Pace
+from roomful.control.spec import Pace
 from support.users import CONTROLLER, USERS
-
-QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3, quiet_s=0.0)
-"""Patient with a loaded machine, and quick with a dead server, which refuses connections."""
 
 
 @pytest.fixture
@@ -47,13 +43,8 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
         insists: bool = False,
         only: Sequence[str] = (),
     ) -> Driven:
-        shards = {
-            ShardName(name): tuple(server.address for server in servers)
-            for name, servers in fleet.shards.items()
-            if name in (only or fleet.shards)
-        }
         controller = Controller(
-            ClusterSpec(shards, acks),
+            fleet.spec(acks, only),
             credentials=CONTROLLER,
             users=USERS,
             pace=pace,

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import ShardRecord
 from roomful.control.controller import Controller
-from roomful.control.spec import ClusterStatus
+from roomful.control.spec import ClusterStatus, Pace
 from roomful.control.view import ShardStatus
 from support.deadline import DEADLINE_S
 
-__all__ = ["Driven"]
+__all__ = ["QUICK", "Driven"]
 
 Condition = Callable[[ClusterStatus], bool]
+
+QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3, quiet_s=0.0)
+"""Patient with a loaded machine, and quick with a dead server, which refuses connections."""
 
 
 class Driven:

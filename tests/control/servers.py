@@ -6,18 +6,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
 
+from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.control.sealed import ServerOptions, build_server_options, render_config
+from roomful.control.spec import ClusterSpec
 from roomful.shard.users import render_users
 from support.deadline import DEADLINE_S
-from support.server import claim_port
+from support.ports import claim_port
 from support.users import USERS
 
 __all__ = ["Fleet", "SealedServer", "running_fleet"]
@@ -132,6 +134,15 @@ class Fleet:
     def servers(self) -> list[SealedServer]:
         """All of them."""
         return [server for servers in self.shards.values() for server in servers]
+
+    def spec(self, acks: int = 0, only: Sequence[str] = ()) -> ClusterSpec:
+        """Give what the controller is told of it: of the shards *only*, or of all."""
+        shards = {
+            ShardName(name): tuple(server.address for server in servers)
+            for name, servers in self.shards.items()
+            if name in (only or self.shards)
+        }
+        return ClusterSpec(shards, acks)
 
     def at(self, address: Address) -> SealedServer:
         """Give the one that listens at *address*."""

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -27,6 +26,7 @@ from roomful.edge.auth import Identity
 from roomful.edge.grants import Right, RoomGrants
 from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
+from support.http_app import serving_app
 
 BOTH = frozenset({"join", "send"})
 JOIN, SEND = frozenset({"join"}), frozenset({"send"})
@@ -178,28 +178,13 @@ class Hook:
         return Response(answer, status)
 
 
-@asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
-    """Serve *app* over HTTP in this loop; gives its URL."""
-    # With the protocol given, or asyncio leaves Nagle's algorithm on and answers take 40 ms more.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, lifespan="off", log_level="warning")
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        await server.shutdown(sockets=[listener])
-
-
 @pytest.fixture
 async def hook() -> AsyncIterator[Hook]:
     """A running webhook."""
     hook = Hook()
-    async with serving(Starlette(routes=[Route("/access", hook.answer, methods=["POST"])])) as url:
+    async with serving_app(
+        Starlette(routes=[Route("/access", hook.answer, methods=["POST"])])
+    ) as url:
         hook.url = url + "/access"
         yield hook
         hook.open.set()

@@ -7,14 +7,12 @@ import base64
 import hashlib
 import hmac
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import jwt
 import pytest
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -34,6 +32,7 @@ from roomful.edge import auth as auth_module
 from roomful.edge.auth import Authenticator, AuthSettings, Identity
 from roomful.protocol.errors import RefusalCode, Refused
 from support.deadline import within
+from support.http_app import serving_app
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes"
 NOW = 1_800_000_000.0
@@ -617,19 +616,10 @@ class KeyServer:
 async def provider() -> AsyncIterator[KeyServer]:
     """A running key endpoint."""
     keys = KeyServer()
-    # With the protocol given, or asyncio leaves Nagle's algorithm on and answers take 40 ms more.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    app = Starlette(routes=[Route("/keys", keys.answer)])
-    config = uvicorn.Config(app, lifespan="off", log_level="warning")
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    keys.url = f"http://127.0.0.1:{listener.getsockname()[1]}/keys"
-    yield keys
-    keys.open.set()
-    await server.shutdown(sockets=[listener])
+    async with serving_app(Starlette(routes=[Route("/keys", keys.answer)])) as url:
+        keys.url = url + "/keys"
+        yield keys
+        keys.open.set()
 
 
 @asynccontextmanager

@@ -8,24 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from control.driving import Driven
+from control.driving import QUICK, Driven
 from control.servers import Fleet, SealedServer, running_fleet
 from roomful.cli import main
-from roomful.cluster.cursor import ShardName
 from roomful.control.controller import Controller
-from roomful.control.spec import ClusterSpec, Pace
 from support.users import CONTROLLER, USERS
-
-QUICK = Pace(interval_s=0.05, step_s=0.0, timeout_s=5.0, fail_after_s=0.3)
 
 
 async def _bring_up(fleet: Fleet, acks: int) -> None:
-    shards = {
-        ShardName(name): tuple(server.address for server in servers)
-        for name, servers in fleet.shards.items()
-    }
-    spec = ClusterSpec(shards, acks)
-    driven = Driven(Controller(spec, credentials=CONTROLLER, users=USERS, pace=QUICK))
+    controller = Controller(fleet.spec(acks), credentials=CONTROLLER, users=USERS, pace=QUICK)
+    driven = Driven(controller)
     await driven.until(
         lambda status: status.is_serving and all(one.is_whole for one in status.shards.values())
     )
