@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roomful.verify.incidents import Fault, FaultKind, Incident
+from roomful.verify.load import LoadPlan
+from roomful.verify.run import Run
+from roomful.verify.run import verify as verify_run
 from support.server import serving
-from support.tokens import SECRET
+from support.tokens import SECRET, make_service_token, make_token
 from verify.broken_server import __file__ as broken_server
 
 _LIMIT_S = 120
@@ -77,6 +84,60 @@ def test_a_server_without_a_guard_is_found_out(tmp_path: Path, guard: str, broke
     assert not report["ok"]
     assert report[broken] > 0, report
     assert any(example.startswith(broken) for example in report["examples"])
+
+
+def test_ctrl_c_ends_the_load_and_not_the_comparison(tmp_path: Path) -> None:
+    """What was sent until then is found whole, long before the time that was given."""
+    with serving(tmp_path) as server:
+        process = subprocess.Popen(
+            [_ROOMFUL, "verify", server.url, "--duration", "100000", "--faults", "none"],
+            env={"PATH": os.environ["PATH"], "ROOMFUL_AUTH_SECRET": SECRET},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stderr is not None
+            assert any(" acknowledged, " in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate(timeout=_LIMIT_S)
+
+    assert "ends early" in said
+    assert process.returncode == 0, out
+    report = json.loads(out)
+    assert report["acked"] == report["sent"] > 0
+
+
+class Slow:
+    """Breaks nothing, and needs longer for each fault than the load lasts."""
+
+    kinds = frozenset({FaultKind.EDGE_KILL, FaultKind.PAUSE})
+
+    async def inflict(self, fault: Fault) -> Incident:
+        """Take the time."""
+        began_at = time.monotonic()
+        await asyncio.sleep(1.1)
+        return Incident(fault.kind, "nothing", began_at, time.monotonic())
+
+
+async def test_each_kind_of_fault_comes_once_however_slow_they_are(tmp_path: Path) -> None:
+    """Others are left out when the time is over."""
+    with serving(tmp_path) as server:
+        run = Run(
+            [server.url],
+            make_token,
+            make_service_token(),
+            LoadPlan(clients=2, rooms=1, rooms_per_client=1, rate=20),
+            kinds=sorted(Slow.kinds),
+            duration_s=1.0,
+            fault_every_s=0.1,
+        )
+        report = await verify_run(run, Slow(), lambda _sentence: None)
+
+    assert {kind: figures.count for kind, figures in report.faults.items()} == {
+        "edge-kill": 1,
+        "pause": 1,
+    }
 
 
 def test_a_cluster_that_is_not_there_is_said() -> None:

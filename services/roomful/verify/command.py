@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -169,9 +171,10 @@ def _verify(options: argparse.Namespace) -> int:
 def _verify_local(options: argparse.Namespace, run: Run) -> Report:
     archivers = options.archivers if options.archive else 0
     shape = LocalShape(options.edges, options.shards, options.replicas, archivers, options.outage)
-    _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
+    kinds = _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
     # What is sent until the last fault is mended, twice over: rooms are not drawn evenly.
-    longest_s = run.duration_s + MEND_S + RESHARD_S + (options.outage if archivers else 0)
+    longest_s = run.duration_s + MEND_S * len(kinds) + RESHARD_S
+    longest_s += options.outage if archivers else 0
     entries = int(2 * run.plan.rate * longest_s / run.plan.rooms) + 1000
     _say(f"starting {shape.edges} edges and {shape.shards} shards with {shape.replicas} replicas")
     with ExitStack() as stack:
@@ -188,15 +191,29 @@ def _run(options: argparse.Namespace, run: Run, breaker: Breaker) -> Report:
 
 
 async def _verify_all(run: Run, breaker: Breaker, archive_url: str | None) -> Report:
+    enough = _ctrl_c()
     if archive_url is None:
-        return await verify(run, breaker, _say)
+        return await verify(run, breaker, _say, enough)
     from roomful.archive.postgres import PostgresArchive
 
     archive = PostgresArchive(archive_url, connections=1, timeout_s=READ_S)
     try:
-        return await verify(replace(run, archive=archive), breaker, _say)
+        return await verify(replace(run, archive=archive), breaker, _say, enough)
     finally:
         await archive.aclose()
+
+
+def _ctrl_c() -> asyncio.Event:
+    """Give what Ctrl-C sets; a second one ends the command."""
+    loop, enough = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        _say("ends early (Ctrl-C again: at once, without a report)")
+        loop.remove_signal_handler(signal.SIGINT)
+        enough.set()
+
+    loop.add_signal_handler(signal.SIGINT, end)
+    return enough
 
 
 def _mint(options: argparse.Namespace) -> Callable[[str, bool], str]:

@@ -159,7 +159,11 @@ def local_cluster(
         }
         with (directory / "cluster.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdout=log, stderr=log, env={**os.environ, **settings}
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **settings},
+                start_new_session=True,  # Ctrl-C ends the load first, and the cluster after it
             )
         cluster = LocalCluster(process, directory, range(first, first + shape.edges))
         try:

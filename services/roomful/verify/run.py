@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
 from roomful.archive.base import Archive
 from roomful.verify.archived import read_archive
 from roomful.verify.incidents import Breaker, Fault, FaultKind, Incident, plan_faults
-from roomful.verify.load import Load, LoadPlan
+from roomful.verify.load import Load, LoadFailed, LoadPlan
 from roomful.verify.logs import read_logs
 from roomful.verify.report import Report, build_report
 
@@ -65,22 +66,30 @@ class CutsClients:
         return Incident(fault.kind, f"{cuts} connections cut", began_at, time.monotonic())
 
 
-async def verify(run: Run, breaker: Breaker, say: Say) -> Report:
+async def verify(
+    run: Run, breaker: Breaker, say: Say, enough: asyncio.Event | None = None
+) -> Report:
     """
     Load, break, compare.
 
+    Args:
+        enough: once it is set, nothing more is sent or broken, and it goes on to compare.
+
     Raises:
-        LoadFailed: the clients could not connect.
+        LoadFailed: the clients could not connect, or it was enough before they had.
         LogsUnread: a log could not be read at the end.
         ArchiveUnavailable: the archive could not.
     """
     load = Load(run.plan, run.urls, run.token, Random(run.seed))  # noqa: S311
+    enough = enough or asyncio.Event()
     say(f"connecting {run.plan.clients} clients to {len(run.urls)} edges")
     try:
         await load.start(run.connect_timeout_s)
+        if enough.is_set():
+            raise LoadFailed("it was ended before anything was sent")
         begin = time.monotonic()
         say(f"sending {run.plan.rate:g} messages/s to {run.plan.rooms} rooms (seed {run.seed})")
-        incidents = await _run(run, load, CutsClients(load, breaker), say)
+        incidents = await _run(run, load, CutsClients(load, breaker), say, enough)
         end = time.monotonic()
         say("waiting for acks, and for everyone to be back")
         never_back = await load.settle()
@@ -105,19 +114,34 @@ async def verify(run: Run, breaker: Breaker, say: Say) -> Report:
     )
 
 
-async def _run(run: Run, load: Load, breaker: Breaker, say: Say) -> list[Incident]:
-    """Send for the whole duration, and until the last fault is mended."""
+async def _run(
+    run: Run, load: Load, breaker: Breaker, say: Say, enough: asyncio.Event
+) -> list[Incident]:
+    """
+    Send for the whole duration, and until the last fault is mended; or until it is enough.
+
+    A fault that is slow to mend delays the others: those that do not come within the duration are
+    left out, but not the first of a kind.
+    """
     start = time.monotonic()
     faults = plan_faults(
         run.kinds, duration_s=run.duration_s, every_s=run.fault_every_s, seed=run.seed
     )
+    kinds = {fault.kind for fault in faults}
     incidents: list[Incident] = []
+
+    async def until(at_s: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(enough.wait(), start + at_s - time.monotonic())
 
     async def break_all() -> None:
         for fault in faults:
-            if time.monotonic() - start > run.duration_s:
+            is_late = time.monotonic() - start > run.duration_s
+            if is_late and {incident.kind for incident in incidents} == kinds:
                 return
-            await asyncio.sleep(start + fault.at_s - time.monotonic())
+            await until(fault.at_s)
+            if enough.is_set():
+                return
             say(f"{fault.kind} ...")
             incident = await breaker.inflict(fault)
             incidents.append(incident)
@@ -133,7 +157,7 @@ async def _run(run: Run, load: Load, breaker: Breaker, say: Say) -> list[Inciden
     reporting = asyncio.create_task(report())
     sending = asyncio.create_task(load.run(float("inf")))
     try:
-        await asyncio.gather(break_all(), asyncio.sleep(run.duration_s))
+        await asyncio.gather(break_all(), until(run.duration_s))
     finally:
         for task in (reporting, sending):
             task.cancel()
