@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +19,14 @@ from support.server import RUNNING, Server, serving
 settings.register_profile("same", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("same")
+
+HERE = Path(__file__).parent
+
+_LONG = ("whole", "verify", "local", "control", "peers", "archive")
+"""
+Folders whose files take longest, most first: begun first, or one process would still be at it when
+all others have nothing left to do.
+"""
 
 _LOG_BEGINS = pytest.StashKey[dict[int, int]]()
 """How long each server's log was when the test began."""
@@ -52,11 +62,26 @@ def server(
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _logging_ends_with_the_test() -> Iterator[None]:
+    """A command that runs in the process logs to what stands for stderr then, and is closed."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client for one test."""
     async with eio.http_client() as client:
         yield client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long; the order is random otherwise."""
+    ranks = {HERE / folder: rank for rank, folder in enumerate(_LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.parent, len(ranks)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,7 +33,7 @@ class Driven:
     async def until(self, condition: Condition) -> ClusterStatus:
         """Make passes until *condition* holds."""
         try:
-            async with asyncio.timeout(2 * DEADLINE_S):
+            async with asyncio.timeout(6 * DEADLINE_S):
                 while not condition(status := await self.once()):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         except TimeoutError:

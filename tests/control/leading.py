@@ -47,7 +47,7 @@ class Leader:
     async def move(self, *buckets: int, **more: object) -> Outcome:
         """Move *buckets*."""
         attempt = await self.attempt(*buckets, **more)
-        return await within(attempt.run())
+        return await within(attempt.run(), seconds=3 * DEADLINE_S)
 
     def records(self, bucket: int) -> dict[ShardName, str]:
         """Give what each shard says of a bucket."""

@@ -83,8 +83,8 @@ async def test_shards_come_and_go_while_somebody_sends(tmp_path: Path) -> None:
             RetryingSender(sending_url, make_token("sender"), f"r{n}", per_second=20)
             for n in range(8)
         ]
-        async with running(*receivers):
-            sending = [asyncio.create_task(sender.run()) for sender in senders]
+        async with running(*receivers), asyncio.TaskGroup() as group:
+            sending = [group.create_task(sender.run()) for sender in senders]
             said = await roomful(machine, "shard", "add")
             assert re.search(r"done after .* s1 34[12], s2 34[12], s3 34[12]", said)
             assert len(machine.processes("server")) == SERVERS + 2
@@ -93,7 +93,7 @@ async def test_shards_come_and_go_while_somebody_sends(tmp_path: Path) -> None:
             await until(lambda: len(machine.processes("server")) == SERVERS, seconds=LONG_S)
             for sender in senders:
                 sender.finish()
-            await asyncio.wait_for(asyncio.gather(*sending), LONG_S)
+            await asyncio.wait(sending, timeout=LONG_S)
             for sender, receiver in zip(senders, receivers, strict=True):
                 await receiver.wait_heard(sender.acked, seconds=LONG_S)
                 assert receiver.heard == list(range(sender.acked))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.deadline import DEADLINE_S
-from support.server import claim_port
+from support.ports import claim_port
 
 REFUSED = 2
 

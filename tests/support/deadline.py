@@ -9,7 +9,7 @@ from typing import TypeVar
 
 __all__ = ["DEADLINE_S", "eventually", "until", "within"]
 
-DEADLINE_S = float(os.environ.get("ROOMFUL_TEST_DEADLINE_S", "10"))
+DEADLINE_S = float(os.environ.get("ROOMFUL_TEST_DEADLINE_S", "30"))
 """Seconds; far above what anything here needs, so that a busy machine is not a failure."""
 
 _STEP_S = 0.02

@@ -19,6 +19,8 @@ __all__ = ["Receiver", "RetryingSender", "SocketReceiver", "PlainReceiver", "run
 
 _AWAY = (OSError, WebSocketException, Ended, TimeoutError, EOFError)
 _RETRY_S = 0.02
+_QUIET_S = 3600.0
+"""A receiver hears nothing while nothing is sent: how long it waits is for the test to say."""
 
 
 class Receiver(ABC):
@@ -102,7 +104,7 @@ class SocketReceiver(Receiver):
 
     async def _listen(self, client: SocketIo) -> None:
         while True:
-            name, event = await client.inbox.next_of("message", "reconnect")
+            name, event = await client.inbox.next_of("message", "reconnect", seconds=_QUIET_S)
             if name == "message":
                 self.heard.append(event.body["content"])
             else:
@@ -140,7 +142,7 @@ class PlainReceiver(Receiver):
 
     async def _listen(self, client: PlainJson) -> None:
         while True:
-            name, event = await client.inbox.next_of("message", "reconnect")
+            name, event = await client.inbox.next_of("message", "reconnect", seconds=_QUIET_S)
             if name == "message":
                 self.heard.append(event["content"])
                 self.cursor = event["cursor"]
