@@ -9,6 +9,8 @@ SHELL := /bin/bash
 PYTHON ?=
 PORT ?= 8080
 ARGS ?=
+# Processes that share the Python tests; more than cores, since most tests wait for a server.
+WORKERS ?= 4
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,7 +41,7 @@ test: test-python test-clients ## Run all tests (in a part of them: test-python,
 .PHONY: test-python
 test-python: $(VENV)/.dev.stamp $(STOCK_CLIENT) server-tools
 	@echo "== pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-clients
 test-clients: $(VENV)/.run.stamp $(CLIENTS) client-tools
