@@ -525,7 +525,8 @@ class Commit:
             for callback in callbacks:
                 callback()
         if self._pending:
-            self._flush()
+            # Not at once: what can be read now is still in time for the next batch.
+            self._flush_soon()
 
     def _expire(self, post: Post) -> None:
         self.statistics.expired += 1
