@@ -33,7 +33,7 @@ DEFAULT_PORT = 6379
 class RedisSettings:
     """How an edge uses shards on Redis."""
 
-    # Who to sign in as; empty: the server's default user.
+    # Who to sign in as: edge, or archiver, of `roomful users`; empty: the server's default user.
     username: str | None = None
     # The password of the servers.
     password: str | None = None
