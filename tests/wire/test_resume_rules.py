@@ -116,6 +116,24 @@ async def test_rights_are_checked_again(server: Server, room: str, user: User) -
         assert ack["error"]["code"] in {"NOT_JOINED", "FORBIDDEN"}
 
 
+async def test_a_room_that_was_refused_stays_left(server: Server, room: str, user: User) -> None:
+    """Also when the session is resumed once more, with a token that allows it again."""
+    bob = user("bob")
+    async with (
+        left_behind(server, bob, room) as old,
+        SocketIo.dial(server.ws_url) as once,
+        SocketIo.dial(server.ws_url) as twice,
+    ):
+        await resume(once, make_token(bob, rooms={"other-*": ["join", "send"]}), old)
+        await once.next("cursor")
+        once.cut()
+        await once.closed.wait()
+        answer = await resume(twice, make_token(bob), old)
+        ack = await twice.call("message", {"roomId": room, "content": "x"})
+    assert answer["pid"] == old.pid
+    assert ack["error"]["code"] == "NOT_JOINED"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

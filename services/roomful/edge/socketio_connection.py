@@ -234,13 +234,14 @@ class SocketIoConnection(Connection):
     async def _resume(self, record: SessionRecord, cursor: str, holes: list[RoomId]) -> bool:
         """Take up the session of *record*; False if it cannot be, with the rooms that lack."""
         self.edge.replace(record)
-        if not await self.edge.sign_in.take(record):
-            return False
         refused = await self.edge.sign_in.rooms_refused(self, record)
-        if self.is_closed:
-            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         for room in refused:
             del record.rooms[room]
+        # It is kept with this, as it is from now on.
+        if not await self.edge.sign_in.take(record):
+            return False
+        if self.is_closed:
+            raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         self.record = record
         try:
             resumption = Resumption(self.edge, self, cursor)
