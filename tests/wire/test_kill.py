@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from roomful.archive.sqlite_chunks import COLUMNS, Chunk, connect, forward, rewrite
 from roomful.shard.base import Entry, RoomId
 from support.deadline import DEADLINE_S, eventually, within
+from support.jsclient import js_client
 from support.ports import claim_port
 from support.resuming import PlainReceiver, RetryingSender, running
 from support.server import Server, start
@@ -96,6 +98,66 @@ async def test_killed_again_and_again_under_load(server: Killed) -> None:
             contents += [message["content"] for message in page["messages"]]
             after = page["next"]
     assert contents == expected
+
+
+async def test_a_stock_client_hears_the_truth_after_sigkill(server: Killed) -> None:
+    """
+    The real Socket.IO client comes back by itself and is told that it did not resume.
+
+    What it heard, the history after that, and what it hears from its next join on are all messages,
+    each once, in order.
+    """
+    auth = {"token": make_token("bob")}
+    async with js_client(server.now.url, auth, transports=["websocket"]) as stock:
+        await stock.report("connect")
+        assert (await stock.call("join-room", ROOM))["success"]
+        async with signed_in(server.now.ws_url, TOKEN) as sender:
+            await sender.join(ROOM)
+            for number in range(5):
+                await sender.say(ROOM, number)
+            heard = [(await stock.next("message")).body for _ in range(5)]
+            server.kill()
+        await asyncio.to_thread(server.start)
+        async with signed_in(server.now.ws_url, TOKEN) as sender:
+            await sender.join(ROOM)
+            for number in range(5, 10):
+                await sender.say(ROOM, number)
+            assert (await stock.report("connect", seconds=3 * DEADLINE_S))["recovered"] is False
+            assert (await stock.call("join-room", ROOM))["success"]
+            missed: list[Any] = []
+            after: int | None = heard[-1]["offset"]
+            while after is not None:
+                query = {"roomId": ROOM, "after": after, "limit": 2}
+                page = await stock.call("history", query)
+                missed, after = missed + page["messages"], page["next"]
+            await sender.say(ROOM, 10)
+            last = (await stock.next("message")).body
+        assert stock.inbox.pending("message") == []
+    assert [one["content"] for one in (*heard, *missed, last)] == list(range(11))
+    offsets = [one["offset"] for one in (*heard, *missed, last)]
+    assert offsets == sorted({*offsets})
+
+
+async def test_a_page_before_sigkill_goes_on_after_it(server: Killed) -> None:
+    """`next` of both directions means the same place: no page lacks or repeats a message."""
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        for number in range(20):
+            await client.say(ROOM, number)
+        first = await client.call("history", {"roomId": ROOM, "after": 0, "limit": 8})
+        newest = await client.call("history", {"roomId": ROOM, "limit": 8})
+        server.kill()
+    await asyncio.to_thread(server.start)
+    async with signed_in(server.now.ws_url, TOKEN) as client:
+        await client.join(ROOM)
+        await client.say(ROOM, 20)
+        following = {"roomId": ROOM, "after": first["next"], "limit": 50}
+        rest = await client.call("history", following)
+        older = await client.call("history", {"roomId": ROOM, "before": newest["next"]})
+    forth = [one["content"] for one in (*first["messages"], *rest["messages"])]
+    back = [one["content"] for one in (*older["messages"], *newest["messages"])]
+    assert (forth, rest["next"]) == (list(range(21)), None)
+    assert (back, older["next"]) == (list(range(20)), None)
 
 
 async def test_all_messages_are_in_the_database_after_a_stop(server: Killed) -> None:
