@@ -63,6 +63,7 @@ def _archivers(tmp_path: Path, url: str, server: ShardServer) -> Iterator[Archiv
     statuses = made.end()
     # One that was stopped before it had begun dies of the signal.
     assert set(statuses) <= {0, -signal.SIGTERM}, made.log()
+    assert "Traceback" not in made.log()
 
 
 def archived(url: str) -> dict[tuple[str, str], list[int]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +73,34 @@ async def test_an_export_of_postgresql_is_parquet(
     assert os.listdir(tmp_path) == ["all.parquet"]
 
 
+def test_an_export_that_cannot_be_is_said(tmp_path: Path) -> None:
+    """Where to, or where from; nothing half done stays, and a reader who has enough is no error."""
+    path = tmp_path / "messages.sqlite3"
+
+    async def fill() -> None:
+        archive = SqliteArchive(path)
+        await archive.store(S1, [entry(n, body=b"x" * 40_000) for n in range(1, 50)])
+        await archive.aclose()
+
+    asyncio.run(fill())
+    other = tmp_path / "other"
+    other.write_text("no database" * 100)
+    for words, why in (
+        (("--sqlite", path, "--output", tmp_path / "no" / "x"), "/no/x cannot be written: No such"),
+        (("--sqlite", path, "--output", "/dev/full"), "/dev/full cannot be written: "),
+        (("--sqlite", other), "other: file is not a database"),
+    ):
+        done = roomful("export", *words)
+        assert done.returncode == 2, done.stderr
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    assert Path("/dev/full").is_char_device()
+    reading = f"{Path(sys.executable).parent}/roomful archive export --sqlite {path} | head -c 9"
+    done = subprocess.run(["sh", "-c", reading], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ('{"roomId"', "")
+
+
 def test_bad_settings_are_said_together() -> None:
     """All of them, before anything begins."""
     done = roomful(
@@ -87,6 +117,19 @@ def test_what_is_missing_is_said(words: tuple[str, ...]) -> None:
     done = roomful(*words)
     assert done.returncode == 2
     assert "ROOMFUL_ARCHIVE_URL is needed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    """Two on one machine: the second one says what to change, before it does anything."""
+    with socket.create_server(("", 0)) as taken:
+        done = roomful(
+            shards="redis://127.0.0.1:1",
+            archive_url="postgresql://127.0.0.1:1/x",
+            archive_port=str(taken.getsockname()[1]),
+        )
+    assert done.returncode == 2
+    assert "choose another by ROOMFUL_ARCHIVE_PORT" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sqlite3
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -133,7 +136,16 @@ def _migrate(config: ArchiveConfig) -> int:
 def _export(config: ArchiveConfig, options: argparse.Namespace) -> int:
     if options.format == "parquet" and options.output is None:
         raise ArchiveUnavailable("a Parquet file needs --output FILE", temporary=False)
-    uvloop.run(_export_to(config, options))
+    try:
+        uvloop.run(_export_to(config, options))
+    except BrokenPipeError:
+        # Who reads has enough, as `head` does; what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:
+        place = options.output or "stdout"
+        raise ArchiveUnavailable(
+            f"{place} cannot be written: {exc.strerror or exc}", temporary=False
+        ) from exc
     return 0
 
 
@@ -152,17 +164,29 @@ async def _export_to(config: ArchiveConfig, options: argparse.Namespace) -> None
             writer: Writer = NdjsonWriter(sys.stdout.buffer)
             count = await _write(archive, writer, options, progress)
         else:
-            # Whole under its name, or not at all.
-            part = options.output.with_name(options.output.name + ".part")
-            if options.format == "parquet":
-                count = await _write(archive, ParquetWriter(part), options, progress)
-            else:
-                with part.open("wb") as file:
-                    count = await _write(archive, NdjsonWriter(file), options, progress)
-            part.replace(options.output)
+            with _whole(options.output) as part:
+                if options.format == "parquet":
+                    count = await _write(archive, ParquetWriter(part), options, progress)
+                else:
+                    with part.open("wb") as file:
+                        count = await _write(archive, NdjsonWriter(file), options, progress)
     finally:
         await archive.aclose()
     print(f"exported {count} messages in {time.monotonic() - begun:.1f} s", file=sys.stderr)
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """Give where to write so that *output* has everything in the end, or is not there at all."""
+    if output.exists() and not output.is_file():
+        yield output  # a device or a pipe, not to be replaced by a file
+        return
+    part = output.with_name(output.name + ".part")
+    try:
+        yield part
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def _write(
@@ -187,4 +211,7 @@ def _open(config: ArchiveConfig, file: Path | None) -> Archive:
             f"there is no {path}: set ROOMFUL_ARCHIVE_URL, or name the file with --sqlite",
             temporary=False,
         )
-    return SqliteArchive(path)
+    try:
+        return SqliteArchive(path)
+    except sqlite3.Error as exc:
+        raise ArchiveUnavailable(f"{path}: {exc}", temporary=False) from exc

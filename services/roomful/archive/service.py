@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ __all__ = ["ArchiveService"]
 logger = logging.getLogger("roomful.archive")
 
 LOOK_S: Final = 1.0
+SAID_S: Final = 10.0
 REPLY_S: Final = 3.0
 DAY_MS: Final = 86_400_000
 
@@ -46,7 +48,8 @@ DAY_MS: Final = 86_400_000
 class ArchiveService:
     """One archiver process."""
 
-    # Mutable state: the newest topology, and the worker of each shard with its task.
+    # Mutable state: the newest topology, the worker of each shard with its task, and when it was
+    # last said that no server tells of a topology.
     def __init__(self, settings: ArchiveSettings, servers: Sequence[Address], login: Login) -> None:
         """Begin with *servers*, of which any that answers tells of all others."""
         self._settings = settings
@@ -58,7 +61,7 @@ class ArchiveService:
         self.statistics = ArchiverStatistics()
         self._topology: Topology | None = None
         self._workers: dict[ShardName, tuple[Archiver, asyncio.Task[None]]] = {}
-        self._retained_at = 0.0
+        self._said_at = -SAID_S
 
     async def run(self, *, migrates: bool = False) -> None:
         """
@@ -68,17 +71,18 @@ class ArchiveService:
             migrates: bring the schema to this version's first.
 
         Raises:
-            ArchiveUnavailable: the schema is not this version's, or no server lets this program
-                in: waiting does not help.
+            ArchiveUnavailable: waiting does not help: the schema is not this version's, the port is
+                taken, or no server lets this program in.
         """
+        listener = _listen(self._settings.port) if self._settings.port else None
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         await self._until_ready(stopped, migrate if migrates else check_schema)
         tasks = [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
-        if self._settings.port:
-            tasks.append(asyncio.ensure_future(self._serve()))
+        if listener is not None:
+            tasks.append(asyncio.ensure_future(self._serve(listener)))
         stop = asyncio.ensure_future(stopped.wait())
         done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
         for task in [*tasks, stop, *(task for _, task in self._workers.values())]:
@@ -120,25 +124,30 @@ class ArchiveService:
 
     async def _look(self) -> Topology | None:
         """
-        Ask for the topology; None if nobody answers with one.
+        Ask for the topology; None if nobody answers with one, which is said now and then.
 
         Raises:
             ArchiveUnavailable: at the start no server lets this program in.
         """
         known = list(self._known())
         refusals: list[str] = []
+        reasons: list[str] = []
         for address in known:
             try:
-                return await self._ask(address)
+                if (found := await self._ask(address)) is not None:
+                    return found
+                reasons.append(f"{address} has none yet")
             except SignInRefused as exc:
                 refusals.append(str(exc))
             except (LostConnection, ReplyError, BadTopology) as exc:
-                logger.info("no topology", extra={"server": str(address), "why": str(exc)})
+                reasons.append(f"{address}: {str(exc).removeprefix(f'{address}: ')}")
         if self._topology is None and len(refusals) == len(known):
             said = f"no server lets this program in: {'; '.join(sorted(refusals))}"
             raise ArchiveUnavailable(said, temporary=False)
-        for why in refusals:
-            logger.warning("not let in", extra={"why": why})
+        if time.monotonic() > self._said_at + SAID_S:
+            self._said_at = time.monotonic()
+            why = "; ".join(sorted(reasons + refusals))
+            logger.warning("no server tells where shards are", extra={"why": why})
         return None
 
     def _known(self) -> Iterable[Address]:
@@ -194,7 +203,7 @@ class ArchiveService:
 
     # Probes ---------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def _serve(self, listener: socket.socket) -> None:
         metrics = Metrics(self.samples)
 
         async def answer_metrics(_request: Request) -> Response:
@@ -207,14 +216,13 @@ class ArchiveService:
         routes += [Route(path, answer_probe) for path in ("/livez", "/readyz")]
         config = uvicorn.Config(
             Starlette(routes=routes),
-            host="0.0.0.0",  # noqa: S104 - probes come from outside the container
-            port=self._settings.port,
+            lifespan="off",
             log_config=None,
             access_log=False,
         )
         server = uvicorn.Server(config)
         # Signals are ours.
-        await server._serve()
+        await server._serve([listener])
 
     def samples(self) -> Sequence[Sample]:
         """Give the metrics."""
@@ -249,3 +257,17 @@ class ArchiveService:
             ),
             gauge("archive_delay_seconds", "From sent to archived, last batch.", own.delay_s),
         )
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        # On all addresses: probes come from outside the container.
+        return socket.create_server(("", port))
+    except OSError as exc:
+        # create_server() adds what it tried to the words of the system.
+        words = (exc.strerror or str(exc)).partition(" (while")[0]
+        raise ArchiveUnavailable(
+            f"no metrics at port {port}: {words}; another archiver may have it: choose another by "
+            "ROOMFUL_ARCHIVE_PORT, 0 for none",
+            temporary=False,
+        ) from exc
