@@ -127,6 +127,67 @@ def test_a_node_is_cut_off(chart: Installation, log: Path) -> None:
         assert_kept(load.report())
 
 
+def buckets(chart: Installation) -> dict[str, int]:
+    """Give how many buckets each shard has."""
+    return {shard["name"]: shard["buckets"] for shard in chart.status()["shards"]}
+
+
+def resize(chart: Installation, count: int) -> None:
+    """Ask for another number of shards."""
+    chart.patch({"spec": {"shards": {"count": count}}})
+
+
+def test_shards_follow_the_specification(chart: Installation, log: Path) -> None:
+    """Two shards become three and two again; no other pod is replaced, nothing is lost."""
+
+    def uids() -> set[str]:
+        labels = "app.kubernetes.io/component in (edge,shard)"
+        return {pod["metadata"]["uid"] for pod in chart.get("pods", labels=labels)}
+
+    before, shards = uids(), set(buckets(chart))
+    with chart.load(log, seconds=240, rate=20) as load:
+        started = time.monotonic()
+        resize(chart, 3)
+        chart.settle()
+        (new,) = buckets(chart).keys() - shards
+        assert min(buckets(chart).values()) >= 341
+        print(f"2 to 3: {time.monotonic() - started:.0f} s")
+        started = time.monotonic()
+        resize(chart, 2)
+        chart.settle()
+        assert buckets(chart) == dict.fromkeys(shards, 512)
+        print(f"3 to 2: {time.monotonic() - started:.0f} s")
+        assert_kept(load.report())
+    eventually(lambda: uids() == before, "only the new shard's pods are gone")
+    with pytest.raises(CommandFailed, match="NotFound"):
+        chart.get("statefulset", f"{RELEASE}-{new}")
+    # What it stored is nobody's to delete.
+    assert chart.get("pvc", f"data-{RELEASE}-{new}-0")
+
+
+def test_the_operator_dies_in_the_middle_of_a_move(chart: Installation, log: Path) -> None:
+    """The one at work is killed while buckets move: the next one finishes it, nothing is lost."""
+    shards = set(buckets(chart))
+    try:
+        with chart.load(log, seconds=150, rate=20) as load:
+            resize(chart, 3)
+
+            def is_moving() -> bool:
+                now = buckets(chart)
+                return 0 < sum(now[name] for name in now.keys() - shards) < 341
+
+            eventually(is_moving, "some buckets have moved", timeout_s=120, every_s=0.1)
+            leader = chart.get("lease", f"{RELEASE}-operator")["spec"]["holderIdentity"]
+            node, process = chart.process(leader)
+            chart.node(node, "kill", "-KILL", process)
+            chart.settle()
+            assert min(buckets(chart).values()) >= 341
+            assert_kept(load.report())
+    finally:
+        resize(chart, 2)
+        chart.settle()
+
+
 def balance(chart: Installation) -> list[float]:
     """Give the connections of each edge, as it says itself."""
     counts = []

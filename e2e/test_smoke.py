@@ -142,6 +142,7 @@ def test_pausing_stops_all_changes(chart: Installation) -> None:
         ({"shards": {"storageSize": "512Mi"}}, "the storage of servers cannot be changed"),
         ({"edges": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}}, "minReplicas is above"),
         ({"edges": {"replicas": 0}}, "greater than or equal to 1"),
+        ({"shards": {"count": 0}}, "greater than or equal to 1"),
     ],
 )
 def test_bad_changes_are_refused(chart: Installation, changes: dict[str, Any], words: str) -> None:

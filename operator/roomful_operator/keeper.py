@@ -59,6 +59,7 @@ from roomful_operator.reconcile import (
 )
 from roomful_operator.rolling import HandOver, Replace, next_step, outdated_pods
 from roomful_operator.scaling import DELETION_COST, EdgeScaling
+from roomful_operator.sharding import Sharding
 from roomful_operator.signing_in import SigningIn
 from roomful_operator.spec import Cluster, parse_cluster
 from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
@@ -106,6 +107,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._signing_in = SigningIn(api, self._write)
         self._scaling = EdgeScaling()
+        self._sharding = Sharding()
         self._signing: str | None = None
         self._writes = 0
 
@@ -136,6 +138,7 @@ class Keeper:
         is_calm = previous.get("state") == "Ready"
         current = _current_edges(cluster, observed)
         count, autoscaler, going = self._scaling.decide(cluster, current, is_calm=is_calm)
+        await self._sharding.look(cluster, self._controller, self._signing_in.credentials)
         plan = self._plan(cluster, previous, observed, count)
         failure = ""
         try:
@@ -148,6 +151,7 @@ class Keeper:
                 for action in reconcile(build_desired(cluster, plan, observed), observed):
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
+                await self._sharding.ask(cluster, self._controller, self._signing_in.credentials)
                 await self._obey(cluster, document, observed)
                 await self._end_change(cluster, pods)
                 await self._roll(cluster, observed, pods)
@@ -161,6 +165,8 @@ class Keeper:
             *(cluster, plan, observed, control, pods),
             connections=self._scaling.connections,
             autoscaler=autoscaler,
+            shard_autoscaler=self._sharding.condition,
+            resizing=self._sharding.resizing,
             failure=failure,
         )
         status = build_status(facts, previous, _now())
@@ -190,18 +196,15 @@ class Keeper:
         self, cluster: Cluster, previous: Mapping[str, Any], observed: Observed, edges: int
     ) -> Plan:
         topology = self._controller.topology if self._controller else None
-        names = dict.fromkeys(cluster.shards.names)
-        # What owns rooms stays, whatever the number in the specification; until it is known which
-        # shards do, as after a restart, all that are there may.
-        owning = observed.shards if topology is None else topology.shards
-        names |= dict.fromkeys(sorted(owning, key=_number))
+        is_calm = previous.get("state") == "Ready"
+        names = self._sharding.plan(cluster, previous, observed, self._controller, is_calm=is_calm)
         kept = {
             member["name"]: member["address"]
             for shard in previous.get("shards", ())
             for member in shard.get("members", ())
         }
         has_topology = topology is not None or previous.get("topologyGeneration", 0) > 0
-        return Plan(edges, tuple(names), kept, has_topology)
+        return Plan(edges, names, kept, has_topology)
 
     # Acting ---------------------------------------------------------------------------------
 
@@ -322,14 +325,18 @@ class Keeper:
 
     async def _tend_controller(self, cluster: Cluster, plan: Plan, observed: Observed) -> None:
         """Run the controller with what is wanted now; begin when all addresses are known."""
+        topology = self._controller.topology if self._controller else None
         shards = {}
-        for name in plan.shards:
+        # A shard that is new comes by a request: a controller could begin another cluster with it.
+        for name in plan.shards if topology is None else topology.shards:
             members = member_names(cluster, name)
             addresses = {**plan.kept, **observed.addresses(members)}
             if len(addresses.keys() & set(members)) < len(members):
                 return
             shards[name] = tuple(Address(addresses[one], SHARD_PORT) for one in members)
-        wanted = ClusterSpec(shards, cluster.shards.acks, cluster.shards.fsync)
+        wanted = ClusterSpec(
+            shards, cluster.shards.acks, cluster.shards.fsync, has_begun=plan.has_topology
+        )
         if self._task is not None and self._task.done():
             failed = self._task.exception()
             logger.error("controller ended", extra={"cluster": cluster.name, "why": repr(failed)})
@@ -392,11 +399,6 @@ def _current_edges(cluster: Cluster, observed: Observed) -> int:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _number(name: str) -> tuple[int, str]:
-    digits = name.lstrip("abcdefghijklmnopqrstuvwxyz")
-    return (int(digits) if digits.isdecimal() else 0, name)
 
 
 def _decoded(text: str) -> str:

@@ -18,7 +18,13 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful_operator.manifests.access import build_accounts, build_budgets, build_policies
 from roomful_operator.manifests.archiver import build_archiver
-from roomful_operator.manifests.edges import build_edge_services, build_edges, edges_name
+from roomful_operator.manifests.edges import (
+    build_edge_services,
+    build_edges,
+    build_servers,
+    edges_name,
+    servers_name,
+)
 from roomful_operator.manifests.parts import ARCHIVER, SHARD_LABEL, SHARD_PORT, Manifest, Part
 from roomful_operator.manifests.shards import (
     build_shard_config,
@@ -116,7 +122,7 @@ class Plan:
 
     edges: int
     shards: tuple[ShardName, ...]
-    """Those that are wanted, and those that still own buckets."""
+    """Those that are there, those that come, and those that have not left yet."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """Addresses of servers as the topology knows them, by name."""
     has_topology: bool = True
@@ -140,21 +146,27 @@ def build_desired(cluster: Cluster, plan: Plan, observed: Observed) -> Desired:
         names = member_names(cluster, shard)
         desired += build_shard_services(cluster, shard, plan.kept)
         found = observed.addresses(names)
+        known = {**plan.kept, **found}
+        addresses += [Address(known[name], SHARD_PORT) for name in names if name in known]
         if len(found) < len(names):
             name = set_name(cluster, shard)
             awaited |= {Key("StatefulSet", name), Key("ConfigMap", name)}
             continue
-        addresses += [Address(found[name], SHARD_PORT) for name in names]
         desired += [build_shard_config(cluster, shard, found), build_shard_set(cluster, shard)]
-    if awaited or not plan.has_topology:
-        names = (edges_name(cluster), Part(cluster, ARCHIVER).account)
-        awaited |= {Key("Deployment", name) for name in names}
+    servers = Key("ConfigMap", servers_name(cluster))
+    if not plan.has_topology:
+        programs = (edges_name(cluster), Part(cluster, ARCHIVER).account)
+        awaited |= {servers, *(Key("Deployment", name) for name in programs)}
         return Desired(desired, frozenset(awaited))
+    if len(addresses) < len(plan.shards) * cluster.shards.members:
+        awaited.add(servers)
+    else:
+        desired.append(build_servers(cluster, addresses))
     word = plan.passwords
-    desired.append(build_edges(cluster, replicas=plan.edges, shards=addresses, passwords=word))
+    desired.append(build_edges(cluster, replicas=plan.edges, passwords=word))
     if cluster.archive is not None:
-        desired.append(build_archiver(cluster, cluster.archive, addresses, passwords=word))
-    return Desired(desired)
+        desired.append(build_archiver(cluster, cluster.archive, passwords=word))
+    return Desired(desired, frozenset(awaited))
 
 
 def reconcile(desired: Desired, observed: Observed) -> list[Action]:

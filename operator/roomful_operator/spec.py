@@ -102,7 +102,7 @@ class Edges(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class ShardScaling(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How many shards there are when their number follows the load."""
+    """How many shards there are when their number follows memory and CPU, slowly."""
 
     min_count: ShardCount = 1
     max_count: ShardCount = 8
@@ -112,6 +112,7 @@ class Shards(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """The shards: Redis servers, one primary and its replicas each."""
 
     count: ShardCount = 2
+    """How many there are; another number moves rooms while all runs. At first, with autoscaling."""
     replicas: Annotated[int, Meta(ge=0, le=8)] = 2
     """Of each primary; all but one may be lost without waiting for it."""
     acks: Annotated[int, Meta(ge=0, le=8)] = 1

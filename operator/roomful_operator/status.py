@@ -19,6 +19,7 @@ from roomful_operator.manifests.edges import edges_name
 from roomful_operator.manifests.parts import EDGE, Manifest, Part
 from roomful_operator.manifests.shards import member_names
 from roomful_operator.reconcile import Key, Observed, Plan
+from roomful_operator.resizing import Resizing
 from roomful_operator.rolling import outdated_pods
 from roomful_operator.spec import Cluster
 
@@ -54,8 +55,10 @@ class Facts:
     autoscaler: Condition = field(
         default_factory=lambda: Condition("AutoscalerActive", False, "Disabled")
     )
-    resharding: str = ""
-    """What is being moved; empty: nothing."""
+    shard_autoscaler: Condition = field(
+        default_factory=lambda: Condition("ShardAutoscalerActive", False, "Disabled")
+    )
+    resizing: Resizing = field(default_factory=lambda: Resizing(()))
     failure: str = ""
     """Why the last pass could not be finished; empty: it was."""
 
@@ -127,22 +130,22 @@ def _conditions(facts: Facts) -> list[Condition]:
     stuck = _unschedulable(facts.pods)
     progress = _progress(facts)
     trouble = _trouble(facts, stuck)
-    is_ready = not progress.holds and all(
-        _status_of(facts, name).phase is Phase.SERVING for name in facts.plan.shards
-    )
+    # Rooms that move are served all the while.
+    is_ready = progress.reason in ("Settled", "Resharding") and not _late(facts)
     return [
         Condition("Ready", is_ready, *_why_ready(facts, is_ready, progress)),
         progress,
         trouble,
         Condition(
             "Resharding",
-            bool(facts.resharding),
-            "MovingBuckets" if facts.resharding else "Idle",
-            facts.resharding,
+            facts.resizing.is_going_on,
+            facts.resizing.reason,
+            facts.resizing.message,
         ),
         _durability(facts),
         _blocked(facts),
         facts.autoscaler,
+        facts.shard_autoscaler,
         Condition(
             "Paused",
             facts.cluster.is_paused,
@@ -155,11 +158,22 @@ def _conditions(facts: Facts) -> list[Condition]:
 
 def _why_ready(facts: Facts, is_ready: bool, progress: Condition) -> tuple[str, str]:
     if is_ready:
-        return "Serving", f"{len(facts.plan.shards)} shards and {facts.plan.edges} edges serve"
-    if progress.holds:
+        topology = facts.control.topology
+        count = len(topology.shards) if topology else 0
+        return "Serving", f"{count} shards and {facts.plan.edges} edges serve"
+    if progress.holds and progress.reason != "Resharding":
         return progress.reason, progress.message
-    late = [name for name in facts.plan.shards if _status_of(facts, name).phase != Phase.SERVING]
-    return "ShardsNotServing", f"not serving: {', '.join(late)}"
+    return "ShardsNotServing", f"not serving: {', '.join(_late(facts))}"
+
+
+def _late(facts: Facts) -> list[ShardName]:
+    """Give the shards that should serve and do not; those that come are not late."""
+    topology = facts.control.topology
+    return [
+        name
+        for name in (topology.shards if topology else facts.plan.shards)
+        if _status_of(facts, name).phase is not Phase.SERVING
+    ]
 
 
 def _progress(facts: Facts) -> Condition:
@@ -176,6 +190,8 @@ def _progress(facts: Facts) -> Condition:
     outdated = _outdated(facts)
     if outdated:
         return Condition("Progressing", True, "RollingShards", f"to be replaced: {outdated}")
+    if facts.resizing.is_going_on:
+        return Condition("Progressing", True, "Resharding", facts.resizing.message)
     return Condition("Progressing", False, "Settled")
 
 

@@ -11,13 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomful.cluster.autoscale import (
-    SHARD_QUIET_S,
     EdgeLoad,
     EdgeTargets,
     History,
-    ShardLoad,
     decide_edges,
-    decide_shards,
     excess_connections,
     first_to_go,
 )
@@ -232,37 +229,3 @@ def test_shedding_always_ends(loads: list[int]) -> None:
 
 
 # Shards -------------------------------------------------------------------------------------
-
-
-def test_a_full_shard_brings_another() -> None:
-    """Memory or CPU above 70 %: one shard more, up to the maximum."""
-    loads = [ShardLoad("s1", memory=0.8), ShardLoad("s2", memory=0.3)]
-    assert decide_shards(loads, 1, 4, quiet_s=0).count == 3
-    assert decide_shards(loads, 1, 2, quiet_s=0).reason == "AtMaximum"
-
-
-def test_a_hot_bucket_brings_none() -> None:
-    """One bucket makes the load: it would be as hot on a new shard."""
-    loads = [ShardLoad("s1", cpu=0.9, hottest_bucket=0.6)]
-    decision = decide_shards(loads, 1, 4, quiet_s=0)
-    assert (decision.count, decision.reason) == (1, "HotBucket")
-
-
-def test_empty_shards_go_after_an_hour() -> None:
-    """Only when one fewer is loaded below 45 %, for an hour, and above the minimum."""
-    loads = [ShardLoad("s1", memory=0.2), ShardLoad("s2", memory=0.1)]
-    assert decide_shards(loads, 1, 4, quiet_s=60).count == 2
-    assert decide_shards(loads, 1, 4, quiet_s=SHARD_QUIET_S).count == 1
-    assert decide_shards(loads, 2, 4, quiet_s=SHARD_QUIET_S).count == 2
-
-
-@settings(deadline=None)  # a loaded machine is no fault
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_what_is_merged_is_not_split_again(parts: list[float]) -> None:
-    """The gap between the two bounds: a shard fewer, evenly shared, asks for no shard more."""
-    loads = [ShardLoad(f"s{number}", memory=part) for number, part in enumerate(parts)]
-    decision = decide_shards(loads, 1, 8, quiet_s=SHARD_QUIET_S)
-    if decision.count < len(loads):
-        even = sum(parts) / decision.count
-        after = [ShardLoad(f"s{number}", memory=even) for number in range(decision.count)]
-        assert decide_shards(after, 1, 8, quiet_s=0).count == decision.count

@@ -11,7 +11,7 @@ import pytest
 
 from kube.objects import cluster, container, environment, found, plan, settled
 from roomful.cluster.topology import Address
-from roomful_operator.manifests.edges import build_edges
+from roomful_operator.manifests.edges import build_edges, build_servers
 from roomful_operator.manifests.parts import Manifest
 from roomful_operator.manifests.shards import build_shard_services, build_shard_set
 from roomful_operator.reconcile import Apply, build_desired, reconcile
@@ -170,7 +170,7 @@ def test_people_may_add_to_pods(component: str) -> None:
 
 def test_an_edge_has_time_to_drain() -> None:
     """The grace period holds the wait before SIGTERM, the drain, and what is in flight."""
-    one = build_edges(cluster({"edges": {"drainSeconds": 40}}), replicas=2, shards=[])
+    one = build_edges(cluster({"edges": {"drainSeconds": 40}}), replicas=2)
     spec = one["spec"]["template"]["spec"]
     wait = container(one)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] >= wait + 40 + 10
@@ -179,23 +179,26 @@ def test_an_edge_has_time_to_drain() -> None:
 
 def test_edges_roll_one_by_one() -> None:
     """There is never an edge less while edges are replaced."""
-    spec = build_edges(cluster(), replicas=3, shards=[])["spec"]
+    spec = build_edges(cluster(), replicas=3)["spec"]
     assert spec["replicas"] == 3
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert spec["minReadySeconds"] > 0
 
 
 def test_edges_know_the_servers_of_all_shards() -> None:
-    """They learn the topology from any of them."""
+    """They learn the topology from any of them, whose addresses they read when they start."""
     shards = [Address("10.96.0.1", 6379), Address("10.96.0.2", 6379)]
-    one = build_edges(cluster(), replicas=2, shards=shards)
-    assert environment(one)["ROOMFUL_SHARDS"] == "redis://10.96.0.1:6379,redis://10.96.0.2:6379"
+    servers = build_servers(cluster(), shards)
+    entry = environment(build_edges(cluster(), replicas=2))["ROOMFUL_SHARDS"]["configMapKeyRef"]
+    assert entry["name"] == servers["metadata"]["name"]
+    addresses = servers["data"][entry["key"]]
+    assert addresses == "redis://10.96.0.1:6379,redis://10.96.0.2:6379"
 
 
 def test_settings_of_edges_win() -> None:
     """Any setting of the server can be given."""
     one = cluster({"edges": {"settings": {"ROOMFUL_LOG_LEVEL": "debug"}}, "origins": ["https://a"]})
-    variables = environment(build_edges(one, replicas=1, shards=[]))
+    variables = environment(build_edges(one, replicas=1))
     assert variables["ROOMFUL_LOG_LEVEL"] == "debug"
     assert variables["ROOMFUL_ORIGINS"] == "https://a"
 
@@ -203,7 +206,7 @@ def test_settings_of_edges_win() -> None:
 def test_tokens_can_be_signed_with_a_given_secret() -> None:
     """A secret of people's own is used, and none is made then."""
     given = cluster({"auth": {"secret": {"name": "jwt", "key": "hs256"}}})
-    variables = environment(build_edges(given, replicas=1, shards=[]))
+    variables = environment(build_edges(given, replicas=1))
     assert variables["ROOMFUL_AUTH_SECRET"] == {"secretKeyRef": {"name": "jwt", "key": "hs256"}}
 
 
@@ -218,7 +221,7 @@ def test_a_proxy_sees_each_edge() -> None:
 
 def test_an_edge_says_where_others_reach_it() -> None:
     """The address is the pod's own, filled in by the kubelet."""
-    variables = environment(build_edges(cluster(), replicas=2, shards=[]))
+    variables = environment(build_edges(cluster(), replicas=2))
     assert list(variables).index("POD_IP") < list(variables).index("ROOMFUL_ADVERTISE")
     assert variables["ROOMFUL_ADVERTISE"] == "$(POD_IP):8080"
 
@@ -316,7 +319,7 @@ def test_a_template_changes_only_on_purpose() -> None:
     """
     one = cluster()
     templates = {
-        "edge": build_edges(one, replicas=2, shards=[Address("10.96.0.1", 6379)]),
+        "edge": build_edges(one, replicas=2),
         "shard": build_shard_set(one, one.shards.names[0]),
     }
     digests = {
@@ -325,7 +328,7 @@ def test_a_template_changes_only_on_purpose() -> None:
         ).hexdigest()[:12]
         for name, workload in templates.items()
     }
-    assert digests == {"edge": "bdea057975ff", "shard": "153906e76125"}
+    assert digests == {"edge": "203055fcfd74", "shard": "153906e76125"}
 
 
 # Who may do what ----------------------------------------------------------------------------

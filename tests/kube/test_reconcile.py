@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from roomful_operator.reconcile import (
     Delete,
     Key,
     Observed,
+    Plan,
     build_desired,
     covers,
+    key_of,
     reconcile,
 )
 
@@ -48,7 +51,8 @@ def test_at_rest_nothing_is_written(spec: dict[str, Any]) -> None:
 def test_servers_come_after_their_addresses() -> None:
     """Of a new cluster the Services come first: servers have to know their addresses."""
     one = cluster()
-    kinds = {manifest["kind"] for manifest in build_desired(one, plan(one), Observed()).manifests}
+    first = build_desired(one, plan(one, has_topology=False), Observed())
+    kinds = {manifest["kind"] for manifest in first.manifests}
     assert "Service" in kinds
     assert not kinds & {"StatefulSet", "ConfigMap", "Deployment"}
 
@@ -117,6 +121,31 @@ def test_a_shard_with_data_stays() -> None:
     one = cluster({"shards": {"count": 2}})
     with_data = plan(one, shards=(*one.shards.names, ShardName("s3")))
     assert reconcile(build_desired(one, with_data, observed), observed) == []
+
+
+def test_another_shard_replaces_no_other_pod() -> None:
+    """Edges, archiver and the other shards go on as they are while one comes, and when it left."""
+    one = cluster({"archive": ARCHIVE})
+    observed = settled(one)
+    more = plan(one, shards=(*one.shards.names, ShardName("s3")))
+
+    def settle(of: Plan, before: Observed) -> tuple[Observed, set[Key]]:
+        written: set[Key] = set()
+        while actions := reconcile(build_desired(one, of, before), before):
+            manifests = [action.manifest for action in actions if isinstance(action, Apply)]
+            written |= {key_of(manifest) for manifest in manifests}
+            gone = {action.key for action in actions if isinstance(action, Delete)}
+            kept = {key: live for key, live in before.objects.items() if key not in gone}
+            before = applied(manifests, Observed(kept))
+        return before, written
+
+    three, written = settle(more, observed)
+    servers = Key("ConfigMap", "chat-shards")
+    assert {key for key in written if not key.name.startswith("chat-s3")} == {servers}
+    assert "10.96" in found(three, *astuple(servers))["data"]["servers"]
+    two, written = settle(plan(one), three)
+    assert written == {servers}
+    assert two.objects.keys() == observed.objects.keys()
 
 
 def test_what_is_going_already_is_left_alone() -> None:

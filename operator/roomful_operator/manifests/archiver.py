@@ -4,12 +4,10 @@ The archiver: carries messages from the shards' outboxes into PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from roomful.cluster.topology import Address
 from roomful.shard.users import Role
-from roomful_operator.manifests.edges import archive_url, redis_login
+from roomful_operator.manifests.edges import archive_url, redis_login, servers_entry
 from roomful_operator.manifests.parts import (
     ARCHIVER,
     Manifest,
@@ -24,9 +22,7 @@ __all__ = ["build_archiver"]
 METRICS_PORT: Final = 9180
 
 
-def build_archiver(
-    cluster: Cluster, archive: Archive, shards: Sequence[Address], *, passwords: str = ""
-) -> Manifest:
+def build_archiver(cluster: Cluster, archive: Archive, *, passwords: str = "") -> Manifest:
     """
     Give the Deployment of the archiver; several share the shards' outboxes between them.
 
@@ -36,7 +32,6 @@ def build_archiver(
     part = Part(cluster, ARCHIVER)
     values = {
         "ROOMFUL_LOG_FORMAT": "json",
-        "ROOMFUL_SHARDS": ",".join(f"redis://{address}" for address in shards),
         "ROOMFUL_ARCHIVE_PORT": str(METRICS_PORT),
     }
     probe = {"path": "/livez", "port": "metrics"}
@@ -46,6 +41,7 @@ def build_archiver(
         "args": ["archive", "--migrate"],
         "env": [
             *archive_url(cluster),
+            servers_entry(cluster),
             *redis_login(cluster, Role.ARCHIVER),
             *({"name": name, "value": value} for name, value in values.items()),
         ],

@@ -24,14 +24,19 @@ __all__ = [
     "archive_url",
     "auth_secret",
     "build_edge_services",
+    "build_servers",
     "build_edges",
     "edges_name",
     "redis_login",
     "secret_entry",
+    "servers_entry",
+    "servers_name",
 ]
 
 UNREADY_S: Final = 5
 """Between the end of a pod's readiness and its SIGTERM, for proxies to hear of it."""
+SERVERS: Final = "servers"
+"""The entry of the ConfigMap with the servers' addresses."""
 GRACE_S: Final = 30
 """Beyond the drain, for what is in flight."""
 
@@ -47,15 +52,12 @@ def auth_secret(cluster: Cluster) -> tuple[str, str]:
     return (given.name, given.key) if given else (f"{cluster.name}-auth", "secret")
 
 
-def build_edges(
-    cluster: Cluster, *, replicas: int, shards: Sequence[Address], passwords: str = ""
-) -> Manifest:
+def build_edges(cluster: Cluster, *, replicas: int, passwords: str = "") -> Manifest:
     """
     Give the Deployment of the edges.
 
     Args:
         replicas: how many; the autoscaler's number, or that of the specification.
-        shards: the servers from which an edge learns the topology.
         passwords: a word that changes with them: new ones come with new pods.
     """
     edges = cluster.edges
@@ -63,7 +65,7 @@ def build_edges(
     template = build_pod_template(
         part,
         edges.pod,
-        _container(cluster, shards),
+        _container(cluster),
         volumes=[{"name": "tmp", "emptyDir": {}}],
         grace_s=UNREADY_S + edges.drain_seconds + GRACE_S,
         passwords=passwords,
@@ -100,12 +102,34 @@ def build_edge_services(cluster: Cluster) -> list[Manifest]:
     ]
 
 
-def _container(cluster: Cluster, shards: Sequence[Address]) -> Manifest:
+def servers_name(cluster: Cluster) -> str:
+    """Give the name of the ConfigMap with the addresses of all servers."""
+    return f"{cluster.name}-shards"
+
+
+def build_servers(cluster: Cluster, shards: Sequence[Address]) -> Manifest:
+    """
+    Give the ConfigMap of the servers from which edges and archiver learn the topology.
+
+    They read it when they start, and the topology tells them of shards that come and go: so it is
+    not in their pods' templates, where each change of it would replace them all.
+    """
+    data = {SERVERS: ",".join(f"redis://{address}" for address in shards)}
+    return build_manifest(Part(cluster, EDGE), "ConfigMap", servers_name(cluster), {"data": data})
+
+
+def servers_entry(cluster: Cluster) -> Manifest:
+    """Give the variable with the addresses of build_servers."""
+    entry = {"name": servers_name(cluster), "key": SERVERS}
+    return {"name": "ROOMFUL_SHARDS", "valueFrom": {"configMapKeyRef": entry}}
+
+
+def _container(cluster: Cluster) -> Manifest:
     return {
         "name": "edge",
         "image": cluster.image,
         "args": ["serve"],
-        "env": _environment(cluster, shards),
+        "env": _environment(cluster),
         "ports": [{"name": "http", "containerPort": EDGE_PORT}],
         "startupProbe": _probe("/livez", period_s=1, failures=60),
         "livenessProbe": _probe("/livez", period_s=10, failures=3),
@@ -126,14 +150,13 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     }
 
 
-def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
+def _environment(cluster: Cluster) -> list[Manifest]:
     secret, key = auth_secret(cluster)
     values: dict[str, str] = {
         "ROOMFUL_HOST": "0.0.0.0",  # noqa: S104 - the pod's own network
         "ROOMFUL_PORT": str(EDGE_PORT),
         "ROOMFUL_LOG_FORMAT": "json",
         "ROOMFUL_DRAIN_WINDOW_S": str(cluster.edges.drain_seconds),
-        "ROOMFUL_SHARDS": ",".join(f"redis://{address}" for address in shards),
         # Where the other edges reach this one, for polling clients that come to them.
         "ROOMFUL_ADVERTISE": f"$(POD_IP):{EDGE_PORT}",
     }
@@ -146,6 +169,7 @@ def _environment(cluster: Cluster, shards: Sequence[Address]) -> list[Manifest]:
     return [
         {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         {"name": "ROOMFUL_AUTH_SECRET", "valueFrom": secret_entry(secret, key)},
+        servers_entry(cluster),
         *redis_login(cluster, Role.EDGE),
         *archive_url(cluster),
         *({"name": name, "value": value} for name, value in sorted(values.items())),

@@ -1,9 +1,9 @@
 """
-How many edges and shards there should be for the load that there is: pure.
+How many edges there should be for the load that there is: pure.
 
 Edges follow connections, then what they deliver, then their CPU; the highest wins. They are added
 at once and taken away slowly: fewer must have been enough for a whole window, and then they go
-a few at a time, since each that goes moves its clients. Shards follow slow signals only.
+a few at a time, since each that goes moves its clients.
 
 Times are seconds of one clock that never jumps.
 """
@@ -20,9 +20,7 @@ __all__ = [
     "EdgeLoad",
     "EdgeTargets",
     "History",
-    "ShardLoad",
     "decide_edges",
-    "decide_shards",
     "excess_connections",
     "first_to_go",
 ]
@@ -43,10 +41,6 @@ CPU_TARGET: Final = 0.7
 SHED_ABOVE: Final = 1.25
 SHED_SHARE: Final = 0.05
 """Of the mean, shed by one edge in a round."""
-
-SHARD_OUT: Final = 0.70
-SHARD_IN: Final = 0.45
-"""Far below SHARD_OUT, so that what was merged is not split again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,47 +211,3 @@ def excess_connections(loads: Sequence[EdgeLoad]) -> Mapping[str, int]:
         for one in serving
         if one.connections - mean >= 1
     }
-
-
-@dataclass(frozen=True, slots=True)
-class ShardLoad:
-    """How full one shard is, over ten minutes or so; each a part of what it can, 0 to 1."""
-
-    name: str
-    memory: float = 0.0
-    cpu: float = 0.0
-    hottest_bucket: float = 0.0
-    """The part of its load that its busiest bucket makes."""
-
-
-HOT_BUCKET: Final = 0.3
-"""A busiest bucket that makes more of its shard's load than this: a new shard would not help."""
-
-
-def decide_shards(
-    loads: Sequence[ShardLoad], minimum: int, maximum: int, *, quiet_s: float
-) -> Decision:
-    """
-    Give the number of shards: one more, one fewer, or as many.
-
-    Args:
-        loads: of the shards that own buckets; all of them.
-        quiet_s: for so long nothing has changed, and every load was as now or lower.
-    """
-    current = len(loads)
-    full = [one for one in loads if max(one.memory, one.cpu) > SHARD_OUT]
-    if full and all(one.hottest_bucket > HOT_BUCKET for one in full):
-        message = f"{full[0].name}: one bucket makes most of its load; a shard more would not help"
-        return Decision(current, "HotBucket", message)
-    if full:
-        count = min(current + 1, maximum)
-        reason = "ScalingOut" if count > current else "AtMaximum"
-        return Decision(count, reason, f"{', '.join(one.name for one in full)}: nearly full")
-    merged = sum(max(one.memory, one.cpu) for one in loads) / max(current - 1, 1)
-    if current > minimum and merged < SHARD_IN and quiet_s >= SHARD_QUIET_S:
-        return Decision(current - 1, "ScalingIn", f"{current - 1} would be loaded to {merged:.0%}")
-    return Decision(current, "Steady", f"{current} shards are right")
-
-
-SHARD_QUIET_S: Final = 3600.0
-"""For so long shards must have been nearly empty before one goes."""

@@ -1,16 +1,20 @@
-"""Leaves what people ask of a cluster where the controller that leads finds it."""
+"""What needs no lead: leaving what people ask of a cluster, and seeing how full its shards are."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from roomful.cluster.cursor import ShardName
 from roomful.cluster.requests import Request, encode_request
 from roomful.cluster.topology import Topology
 from roomful.control.link import Credentials
 from roomful.control.server import Server
 
-__all__ = ["leave_request"]
+__all__ = ["ShardUsage", "leave_request", "read_usage"]
 
 TIMEOUT_S: Final = 2.0
 
@@ -31,3 +35,45 @@ async def leave_request(topology: Topology, request: Request, credentials: Crede
         await server.request(str(time.time_ns()), encode_request(request), topology.acks)
     finally:
         server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardUsage:
+    """How much a shard's primary has and has done."""
+
+    memory: float
+    """The part of its memory limit that its data uses; 0 without a limit."""
+    cpu_s: float
+    """Seconds that its main thread has worked, since the process began."""
+    run_id: str
+    """That process."""
+
+
+async def read_usage(
+    topology: Topology, credentials: Credentials
+) -> Mapping[ShardName, ShardUsage]:
+    """
+    Give the usage of every shard of *topology*.
+
+    Raises:
+        ServerUnreachable: a primary did not answer.
+    """
+
+    async def one(name: ShardName) -> tuple[ShardName, ShardUsage]:
+        primary = topology.shards[name].primary
+        server = Server(primary, credentials, timeout_s=TIMEOUT_S, is_reader=True)
+        try:
+            return name, _usage(await server.info("server", "memory", "cpu"))
+        finally:
+            server.close()
+
+    return dict(await asyncio.gather(*map(one, topology.shards)))
+
+
+def _usage(info: Mapping[str, str]) -> ShardUsage:
+    limit = int(info["maxmemory"])
+    # What replicas and clients wait for comes and goes; it is not what a shard is full of.
+    used = int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0))
+    threads = ("used_cpu_sys_main_thread", "used_cpu_user_main_thread")
+    cpu_s = sum(float(info.get(name, 0.0)) for name in threads)
+    return ShardUsage(used / limit if limit else 0.0, cpu_s, info["run_id"])

@@ -225,7 +225,7 @@ class Controller:
         self, seen: Mapping[Address, Observation]
     ) -> dict[ShardName, ShardStatus]:
         if self.topology is None:
-            return await self._begin(seen)
+            return self._lost() if self.spec.has_begun else await self._begin(seen)
         topology = self.topology
         views = {name: self._view(name, record, seen) for name, record in topology.shards.items()}
         statuses: dict[ShardName, ShardStatus] = {}
@@ -311,6 +311,11 @@ class Controller:
                 await asyncio.sleep(self.pace.step_s)
             view = await self._survey.look_again(view)
         return outcome
+
+    def _lost(self) -> dict[ShardName, ShardStatus]:
+        """Say of all shards that their topology is waited for."""
+        why = "no server that answers knows the cluster's topology"
+        return {name: ShardStatus(name, Phase.STARTING, why) for name in self.spec.shards}
 
     async def _begin(self, seen: Mapping[Address, Observation]) -> dict[ShardName, ShardStatus]:
         """Give a new cluster its roles, and when all shards have them its topology."""

@@ -125,6 +125,10 @@ class Server:
             why = f"is neither Redis 7 nor Valkey 8: {exc!r}"
             raise ServerUnreachable(self.address, why) from exc
 
+    async def info(self, *sections: str) -> dict[str, str]:
+        """Give what INFO says in *sections*."""
+        return parse_info((await self._ask("INFO", *sections)).decode())
+
     async def topology(self) -> Topology | None:
         """
         Give the topology that the server keeps; None: none.

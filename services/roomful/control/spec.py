@@ -24,6 +24,12 @@ class ClusterSpec:
     is_fsynced: bool = False
     """Of a new cluster: whether they have it on disk by then."""
 
+    has_begun: bool = False
+    """
+    Whether it has a topology, which is waited for when no server that answers knows it. Without
+    that a controller that sees only servers which are new to it would begin another cluster.
+    """
+
     @classmethod
     def of(cls, topology: Topology) -> ClusterSpec:
         """Give the specification that *topology* fulfils."""
