@@ -145,7 +145,7 @@ def test_shards_follow_the_specification(chart: Installation, log: Path) -> None
         return {pod["metadata"]["uid"] for pod in chart.get("pods", labels=labels)}
 
     before, shards = uids(), set(buckets(chart))
-    with chart.load(log, seconds=240, rate=20) as load:
+    with chart.load(log, seconds=120, rate=20) as load:
         started = time.monotonic()
         resize(chart, 3)
         chart.settle()
