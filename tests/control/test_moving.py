@@ -40,7 +40,7 @@ async def test_a_bucket_moves_while_edges_publish_into_it(leader: Leader) -> Non
                 for room in rooms:
                     sender.send(room, is_named=number % 2 == 0)
                 number += 1
-                await until(lambda: sender.settled > sum(map(len, sender.sent.values())) - 64)
+                await until(lambda: sender.settled > sum(map(len, sender.sent.values())) - 16)
                 await asyncio.sleep(0.001)
 
         load = [
@@ -48,11 +48,13 @@ async def test_a_bucket_moves_while_edges_publish_into_it(leader: Leader) -> Non
             for index, sender in enumerate(senders)
         ]
         for number in range(6):
-            version = leader.version(bucket)
+            source = leader.owner(bucket)
             # Logs go whole, or in parts.
             limits = MoveLimits(log_bytes=0 if number % 2 else 1 << 20, batch_bytes=5000)
-            outcome = await leader.move(bucket, limits=limits)
-            assert outcome.moved == {bucket: version + 2}, outcome
+            while leader.owner(bucket) == source:
+                # On a busy machine a freeze may lapse: then it stays, and is tried again.
+                outcome = await leader.move(bucket, limits=limits)
+                assert outcome.unsettled == {}, outcome
             await more_settled(senders[0])
         is_over = True
         await asyncio.gather(*load)
