@@ -110,6 +110,30 @@ async def test_a_bucket_is_put_somewhere_and_stays(
     assert sorted(moved) == [S1, S2]
 
 
+async def test_a_controller_that_comes_asks_all_servers_of_the_topology(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """Before it does anything: what it was started with may be older, and a bucket on its way."""
+    fleet = make_fleet(shards=3, replicas=0)
+    one = control(fleet, only=["s1", "s2"])
+    await one.serve()
+    await ask(one, added(fleet))
+    await one.until(even_on(S1, S2, S3))
+    bucket = topology(one).buckets_of(S3)[0]
+    version = topology(one).versions[bucket]
+    await one.controller.aclose()
+    # It has gone back to s1, and whoever saw to it did not live to say so.
+    fleet.shards["s3"][0].store(f"{{{bucket}}}b", f"GONE {version + 2} m s1")
+    fleet.shards["s1"][0].store(f"{{{bucket}}}b", f"OWNED {version + 2}")
+
+    two = control(fleet, only=["s1", "s2"])
+    status = await two.once()
+    assert status.shards.keys() == {S1, S2, S3}
+    assert topology(two).buckets[bucket] == S1
+    await two.until(even_on(S1, S2, S3))
+    check_owners(fleet, two)
+
+
 async def test_another_controller_goes_on(
     make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
 ) -> None:

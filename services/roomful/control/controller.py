@@ -126,8 +126,7 @@ class Controller:
     async def look_after(self) -> ClusterStatus:
         """Make one pass: look at everything, take for each shard the next step, say how it is."""
         self._has_changed = False
-        everyone = {address for members in self._members().values() for address in members}
-        seen, unreachable = await self._survey.look(everyone)
+        seen, unreachable = await self._survey.look(self._everyone())
         if not await self._survey.leads(seen):
             await self._resharding.aclose()
             await self._read_topology(seen)
@@ -136,6 +135,9 @@ class Controller:
         await self._admit(seen)
         try:
             await self._read_topology(seen)
+            if not self._everyone() <= self._servers.keys():
+                # The topology names servers that were not asked: nothing is done without them.
+                return await self.look_after()
             shards = await self._take_steps(seen)
         except (ServerUnreachable, OrderRefused, BadTopology) as exc:
             logger.warning("pass ended early", extra={"why": str(exc)})
@@ -167,6 +169,9 @@ class Controller:
         logger.info("hands over", extra={"shard": shard, "target": str(target)})
 
     # Looking --------------------------------------------------------------------------------
+
+    def _everyone(self) -> set[Address]:
+        return {address for members in self._members().values() for address in members}
 
     def _members(self) -> dict[ShardName, tuple[Address, ...]]:
         """Give the servers of each shard that is there or shall be; those that left are not."""
