@@ -141,6 +141,22 @@ def test_a_wrong_password_ends_it_at_once(
     assert "guessed" not in archivers.log()
 
 
+def test_it_is_alive_while_it_waits_for_the_database(archivers: Archivers) -> None:
+    """Who asks /livez does not end it: it will go on by itself."""
+    port, nobody = claim_port(), claim_port()
+    archivers.start(port=str(port), url=f"postgresql://127.0.0.1:{nobody}/roomful")
+
+    def is_alive() -> bool:
+        if "waiting for the database" not in archivers.log():
+            return False
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=1.0).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    eventually(is_alive, archivers.log)
+
+
 def test_kills_and_outages_lose_and_double_nothing(
     tmp_path: Path, shards: dict[str, ShardServer]
 ) -> None:

@@ -79,16 +79,18 @@ class ArchiveService:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        await self._until_ready(stopped, migrate if migrates else check_schema)
-        tasks = [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
-        if listener is not None:
-            tasks.append(asyncio.ensure_future(self._serve(listener)))
         stop = asyncio.ensure_future(stopped.wait())
-        done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
-        for task in [*tasks, stop, *(task for _, task in self._workers.values())]:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        # It is alive while it waits for the database, and says so.
+        tasks = [asyncio.ensure_future(self._serve(listener))] if listener is not None else []
+        try:
+            await self._until_ready(stopped, migrate if migrates else check_schema)
+            tasks += [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
+            await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in [*tasks, stop, *(task for _, task in self._workers.values())]:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         await self._archive.aclose()
         logger.info("archiver stopped", extra={"stored": self.statistics.stored})
 
