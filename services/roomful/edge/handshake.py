@@ -1,9 +1,9 @@
 """
 A WebSocket's opening handshake, without what picows does for its log and for answers of any kind.
 
-Six socket options are asked for and two addresses, each by a Python socket made for the question;
-the answer is put together header by header and written by itself. Together that was a quarter of
-what a connection costs.
+Six socket options are set or asked for, each by a Python socket made for it; the answer is put
+together header by header and written by itself. Together that was a sixth of what a connection
+costs (200 us of CPU, then 167; `make bench ARGS="--only f"`).
 """
 
 from __future__ import annotations
