@@ -69,9 +69,13 @@ class Sender:
         """Give what is stored of each room, in order."""
         found = {}
         for room in self.sent:
-            page = await self.shards.page(RoomId(room), before=None, after=0, limit=100_000)
-            assert page.next is None
-            found[room] = [entry.envelope.id for entry in page.entries]
+            stored: list[str] = []
+            after: int | None = 0
+            while after is not None:
+                page = await self.shards.page(RoomId(room), before=None, after=after, limit=100_000)
+                stored += [entry.envelope.id for entry in page.entries]
+                after = page.next
+            found[room] = stored
         return found
 
     async def check_whole(self) -> None:
