@@ -26,7 +26,7 @@ __all__ = ["QUICK", "Sender", "change", "replace_primary", "rooms_of", "using"]
 
 QUICK = ShardOptions(
     commit=CommitLimits(batch_messages=16, wait_s=0.2, publish_timeout_s=DEADLINE_S),
-    rules=PublishRules(),
+    rules=PublishRules(keep=1_000_000),
     call_timeout_s=DEADLINE_S,
 )
 
