@@ -67,8 +67,6 @@ class Map:
 class LetteredShards:
     """Implements Shards: rooms by their first letter, sessions on the first shard."""
 
-    is_immediate = False
-
     # Mutable state: the rooms held, each with the version of its place and the shard; and what
     # was found of lineages.
     def __init__(self, shards: Mapping[str, DelayingShard], rooms: Map) -> None:

@@ -42,7 +42,6 @@ from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.engineio import Handshake, Pace
-from roomful.shard.memory import MemoryShard
 from roomful.shard.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -169,8 +168,7 @@ class EdgeServer(uvicorn.Server):
         settings = edge.settings
         self._snapshot = Snapshot.of(settings.state_dir, settings.port)
         self._embedded: EmbeddedArchive | None = None
-        self._memory = edge.shards if isinstance(edge.shards, MemoryShard) else None
-        if settings.state_dir and self._memory is not None:
+        if settings.state_dir and edge.memory is not None:
             self._embedded = EmbeddedArchive(Path(settings.state_dir), settings.port)
             edge.archive = self._embedded.archive
         self._drain: asyncio.Task[None] | None = None
@@ -205,7 +203,7 @@ class EdgeServer(uvicorn.Server):
             RoomfulError: there is no shard to run with.
         """
         self._loop = asyncio.get_running_loop()
-        memory = self._memory
+        memory = self._edge.memory
         if self._embedded is not None and self._snapshot is not None and memory is not None:
             settings = self._edge.settings
             self._embedded.take_over(memory, self._snapshot.take(), settings.log, settings.memory)

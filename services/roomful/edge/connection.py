@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from roomful.edge.edge import Edge
     from roomful.edge.limits import MessageRate
 
-__all__ = ["Connection", "Transport", "close_code_of", "finish"]
+__all__ = ["Connection", "Transport", "close_code_of"]
 
 logger = logging.getLogger("roomful.edge")
 
@@ -79,21 +79,6 @@ def close_code_of(refused: Refused) -> CloseCode:
             return CloseCode.TRY_AGAIN
         case _:
             return CloseCode.UNAUTHORIZED
-
-
-def finish(answer: Answer) -> None:
-    """
-    Do all of *answer* now; it waits for nothing.
-
-    Raises:
-        RuntimeError: it does.
-    """
-    try:
-        answer.send(None)
-    except StopIteration:
-        return
-    answer.close()
-    raise RuntimeError("what was to be done at once waits for something")
 
 
 class _NoTransport:

@@ -129,6 +129,8 @@ class Edge:
         self.authenticator = authenticator or Authenticator(settings.auth)
         self.access = RoomAccess(settings.access)
         self.shards: Shards = shards if shards is not None else _embedded(settings)
+        self.memory = self.shards if isinstance(self.shards, MemoryShard) else None
+        """The shard, where it is in this process."""
         self.archive: Archive | None = None
         self.room_class = settings.archive.classes
         self.history = History(self)
@@ -192,11 +194,6 @@ class Edge:
         """Give the loop's time, in seconds."""
         assert self._loop is not None, "the edge was not started"
         return self._loop.time()
-
-    @property
-    def signs_in_at_once(self) -> bool:
-        """Whether a sign-in that resumes nothing waits for nobody."""
-        return self.shards.is_immediate and self.authenticator.is_local
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *work* in a task that is waited for at the end."""

@@ -251,6 +251,13 @@ class Fanout:
         held = await self._hold(room)
         held.group(listener.wire, listener.carrier)[listener] = listener.outbox
 
+    def enter_at_once(self, listener: Listener, room: RoomId) -> None:
+        """Let *listener* hear *room* live, where no shard has to be asked to be heard."""
+        held = self.rooms.get(room)
+        if held is None:
+            held = self.rooms[room] = Room(room)
+        held.group(listener.wire, listener.carrier)[listener] = listener.outbox
+
     async def wait(self, listener: Listener, room: RoomId) -> Waiting:
         """Collect what *room* gets for *listener* instead of sending it."""
         held = await self._hold(room)

@@ -8,21 +8,21 @@ killed process loses no session that its shard keeps.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
+from roomful.edge.auth import Identity
 from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
 
 if TYPE_CHECKING:
-    from roomful.edge.auth import Identity
     from roomful.edge.connection import Connection
     from roomful.edge.edge import Edge
+    from roomful.shard.memory import MemoryShard
 
 __all__ = ["SignIn", "not_allowed"]
 
@@ -47,6 +47,7 @@ class SignIn:
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._ttl_s = edge.settings.recovery_window_s + 2 * RENEW_S
 
     async def identify(self, token: object) -> Identity:
         """
@@ -56,9 +57,7 @@ class SignIn:
             Refused: TOKEN_..., or AUTH_UNAVAILABLE.
         """
         identity = self._edge.authenticator.verify(token)
-        if inspect.isawaitable(identity):
-            identity = await identity
-        return identity
+        return identity if isinstance(identity, Identity) else await identity
 
     def admit(self, connection: Connection, identity: Identity) -> None:
         """
@@ -89,6 +88,18 @@ class SignIn:
         record.rooms[room] = self._edge.shards.heard(room)
         self._watch(connection)
         await self.keep(connection)
+
+    def begin_at_once(
+        self, connection: Connection, record: SessionRecord, memory: MemoryShard
+    ) -> None:
+        """Do as begin() where nothing waits: the rooms are in this process, in *memory*."""
+        connection.record = record
+        room = user_room(record.user)
+        self._edge.fanout.enter_at_once(connection, room)
+        record.rooms[room] = memory.heard(room)
+        self._watch(connection)
+        if self._edge.settings.recovery:
+            memory.keep_session(record, self._ttl_s)
 
     async def resumed(self, connection: Connection, record: SessionRecord) -> None:
         """Let a session that was taken up again be present in its rooms as before."""
@@ -141,10 +152,6 @@ class SignIn:
                     await shards.join(room, record.user, record.sid, connection.status)
                 except Refused as refused:
                     logger.warning("not joined again", extra={"room": room, "why": str(refused)})
-
-    @property
-    def _ttl_s(self) -> float:
-        return self._edge.settings.recovery_window_s + 2 * RENEW_S
 
     async def swap(self, connection: Connection, token: object) -> Identity:
         """

@@ -440,10 +440,6 @@ class Shards(Rooms, Protocol):
     A MemoryShard is all the shards of an embedded server.
     """
 
-    @property
-    def is_immediate(self) -> bool:
-        """Whether no call ever waits: each coroutine ends in the step that begins it."""
-
     def attach(self, sink: Sink) -> None:
         """Give the one sink that the streams of all shards go to."""
 

@@ -109,8 +109,6 @@ class Journal(Protocol):
 class MemoryShard:
     """Implements Shard in the process."""
 
-    is_immediate = True
-
     # Mutable state: the counter of offsets; the logs; presence; the batch that is gathering;
     # ids with their first answer, oldest first; session records.
     def __init__(
@@ -362,6 +360,10 @@ class MemoryShard:
     ) -> bool:
         """Keep *record* for *ttl_s* seconds from now."""
         return self._sessions.save(record, ttl_s, is_taken=is_taken)
+
+    def keep_session(self, record: SessionRecord, ttl_s: float) -> None:
+        """Keep *record*, of a session that has just begun, without a coroutine."""
+        self._sessions.save(record, ttl_s, is_taken=False)
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give a copy of the record of *pid* if it is still kept."""

@@ -63,8 +63,6 @@ _encode = msgspec.msgpack.Encoder().encode
 class RedisShards:
     """Implements Shards over Redis."""
 
-    is_immediate = False
-
     # Mutable state: the topology; the shards by name; each bucket's route; the rooms held, with
     # the shard that each is heard on.
     def __init__(self, directory: Directory, edge: str, options: ShardOptions) -> None:
