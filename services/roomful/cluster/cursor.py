@@ -59,13 +59,15 @@ class CursorVector:
     is kept: with one busy shard, or batches, a cursor costs one format.
     """
 
-    # Mutable state: the positions, and for one shard at a time the text around its number.
-    __slots__ = ("_after", "_around", "_before", "_positions")
+    # Mutable state: the positions, and for one shard at a time the text around its number; and
+    # the whole of it as it was given out last.
+    __slots__ = ("_after", "_around", "_before", "_encoded", "_positions")
 
     def __init__(self, positions: Mapping[ShardName, int] | None = None) -> None:
         self._positions: dict[ShardName, int] = dict(positions or {})
         self._around: ShardName | None = None
         self._before = self._after = b""
+        self._encoded = encode_cursor(self._positions).encode()
 
     def __repr__(self) -> str:
         return f"<CursorVector {encode_cursor(self._positions)}>"
@@ -83,11 +85,12 @@ class CursorVector:
             offset = self._positions[shard]
         if self._around != shard:
             self._surround(shard)
-        return b"%b%x%b" % (self._before, offset, self._after)
+        encoded = self._encoded = b"%b%x%b" % (self._before, offset, self._after)
+        return encoded
 
     def encode(self) -> bytes:
         """Give the cursor as bytes."""
-        return encode_cursor(self._positions).encode()
+        return self._encoded
 
     def _surround(self, shard: ShardName) -> None:
         names = sorted(self._positions)

@@ -40,6 +40,8 @@ class Endpoint:
         self._edge = edge
         self._begin = begin
         self._sessions: dict[str, EngineConnection] = {}
+        # The open packet of each WebSocket but for its sid, which needs no escaping.
+        self._open = encode_open("%b", upgrades=False, pace=pace)
         self.wheel = edge.wheel
         self.send_buffer_bytes = edge.settings.limits.send_buffer_bytes
         interval_s, timeout_s = pace.ping_interval_ms / 1000, pace.ping_timeout_ms / 1000
@@ -51,10 +53,6 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.path} with {len(self._sessions)} polling sessions>"
 
-    def time(self) -> float:
-        """Give the loop's time."""
-        return self._edge.time()
-
     # Opening --------------------------------------------------------------------------------
 
     def open_socket(self, socket: Socket, handshake: Handshake) -> Owner:
@@ -63,7 +61,7 @@ class Endpoint:
             return self._probe(socket, handshake.sid)
         # Nobody can ask for this sid, so it need not be hard to guess, only unique.
         engine = EngineConnection(self, secret_name(12), socket)
-        socket.send((encode_open(engine.sid, upgrades=False, pace=self.pace),))
+        socket.send((self._open % engine.sid.encode(),))
         engine.application = self._begin(engine, handshake)
         return engine
 

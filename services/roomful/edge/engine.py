@@ -112,8 +112,7 @@ class EngineConnection:
         self._awaits_pong = False
         self._was_pinged = False
         self._is_over = False
-        self._opened_at = endpoint.time()
-        endpoint.wheel.add(self, endpoint.first_timer_s)
+        self._opened_at = endpoint.wheel.add(self, endpoint.first_timer_s)
 
     def __repr__(self) -> str:
         return f"<EngineConnection {self._session.state.name}>"

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+import msgspec
 import picows
 
 __all__ = ["SILENT", "Accepted", "Underlying", "UpgradeRequest"]
 
 
-@dataclass(frozen=True, slots=True)
-class UpgradeRequest:
+class UpgradeRequest(msgspec.Struct, frozen=True, gc=False):
     """A request for a WebSocket: GET and HTTP/1.1, without a body."""
 
     target: str

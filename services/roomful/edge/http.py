@@ -57,10 +57,12 @@ class HeadTimer:
         self._timeout_s = timeout_s
         self._waiting: dict[AwaitsHead, float] = {}
         self._handle: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self, protocol: AwaitsHead) -> None:
         """Expect a head on *protocol*."""
-        loop = asyncio.get_running_loop()
+        # Asking which loop runs is a system call (getpid).
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         self._waiting[protocol] = loop.time() + self._timeout_s
         if self._handle is None:
             self._handle = loop.call_later(self._timeout_s, self._expire)

@@ -19,7 +19,7 @@ from roomful.edge.handshake import Accepted, UpgradeRequest
 from roomful.edge.json_connection import JsonConnection
 from roomful.edge.peers import FORWARDED
 from roomful.edge.websocket import Owner, Socket
-from roomful.protocol.engineio import BadHandshake, HandshakeFault, parse_handshake
+from roomful.protocol.engineio import BadHandshake, Handshake, HandshakeFault, parse_handshake
 from roomful.protocol.errors import RefusalCode, Refused
 
 if TYPE_CHECKING:
@@ -71,6 +71,23 @@ def _parse_target(target: str) -> tuple[str, Mapping[str, str]]:
 def _parse_short_target(target: str) -> tuple[str, Mapping[str, str]]:
     url = urlsplit(target)
     return url.path, MappingProxyType(parse_query(url.query))
+
+
+def _parse_handshake(target: str, query: Mapping[str, str], traceparent: str | None) -> Handshake:
+    """
+    Check the query of a request, as parse_handshake().
+
+    Raises:
+        BadHandshake: as parse_handshake().
+    """
+    if traceparent is None and len(target) <= _SHORT_TARGET:
+        return _parse_short_handshake(target)
+    return parse_handshake(query, traceparent)
+
+
+@lru_cache(maxsize=64)
+def _parse_short_handshake(target: str) -> Handshake:
+    return parse_handshake(_parse_short_target(target)[1])
 
 
 class Upgrade:
@@ -141,7 +158,7 @@ class Upgrade:
         endpoint = self._endpoint(path)
         traceparent = request.headers.get("traceparent")
         if endpoint is not None:
-            handshake = parse_handshake(query, traceparent)
+            handshake = _parse_handshake(request.target, query, traceparent)
             if handshake.transport != "websocket":
                 raise BadHandshake(HandshakeFault.BAD_REQUEST)
             if handshake.sid is not None:

@@ -68,6 +68,8 @@ class Usage:
 
     def connections_elsewhere(self, user: str) -> int:
         """Give how many connections of *user* other edges told of lately."""
+        if not self._told:
+            return 0
         oldest = asyncio.get_running_loop().time() - KEPT_S
         return sum(
             told.connections.get(user, 0) for told in self._told.values() if told.at >= oldest

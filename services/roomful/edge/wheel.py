@@ -44,12 +44,19 @@ class TimerWheel:
             self._handle.cancel()
             self._handle = None
 
-    def add(self, item: Timed, delay_s: float) -> None:
-        """Call *item* in *delay_s* seconds, or up to a tick before."""
+    def add(self, item: Timed, delay_s: float) -> float:
+        """Call *item* in *delay_s* seconds, or up to a tick before; gives what time it is now."""
         assert self._loop is not None, "the wheel was not started"
-        slot = int((self._loop.time() + delay_s) / self._tick_s)
-        slot = max(slot, self._served + 1)
-        self._slots.setdefault(slot, []).append(item)
+        now = self._loop.time()
+        slot = int((now + delay_s) / self._tick_s)
+        if slot <= self._served:
+            slot = self._served + 1
+        items = self._slots.get(slot)
+        if items is None:
+            self._slots[slot] = [item]
+        else:
+            items.append(item)
+        return now
 
     def _schedule(self) -> None:
         assert self._loop is not None
