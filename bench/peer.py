@@ -120,13 +120,14 @@ class Peer(Link):
         self._take(bytes(buffer[:size]))
 
     def _take(self, data: bytes) -> None:
-        for packet in self._frames.feed(data):
+        frames = self._frames
+        for packet in frames.feed(data):
             if packet == PING:
                 self.heartbeats += 1
                 self.send(PONG_FRAME)
             else:
                 self.on_packet(packet)
-        if self._frames.is_closed:
+        if frames.is_closed:
             raise LostLink("the server closed a WebSocket")
 
     def _count(self, buffer: bytearray, size: int) -> None:

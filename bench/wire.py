@@ -28,6 +28,7 @@ __all__ = [
     "build_event",
     "build_frame",
     "build_upgrade",
+    "encode",
 ]
 
 OPEN = b"0{"  # Engine.IO v4, "open" packet
@@ -42,7 +43,7 @@ _PING_FRAME = b"\x81\x01" + PING
 _LONGEST_MARK = max(len(MESSAGE_MARK), len(_PING_FRAME))
 _RIGHT_BRACKET = 0x5D  # ends each Socket.IO packet; in neither mark
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 _MASK = bytes(byte | 1 for byte in os.urandom(4))  # never zero: `ws` does not unmask a zero key
 
@@ -52,21 +53,22 @@ class ProtocolFault(Exception):
 
 
 @cache
-def _pad(size: int) -> int:
-    return int.from_bytes((_MASK * (size // 4 + 1))[:size], "big")
-
-
-def build_frame(payload: bytes) -> bytes:
-    """Build the client's WebSocket text frame around *payload*, masked."""
-    size = len(payload)
+def _frame_of(size: int) -> tuple[bytes, int]:
+    """Give what stands before a payload of *size* bytes, and what masks it."""
     if size < 126:
         head = bytes((0x81, 0x80 | size))
     elif size < 1 << 16:
         head = b"\x81\xfe" + size.to_bytes(2, "big")
     else:
         head = b"\x81\xff" + size.to_bytes(8, "big")
-    masked = int.from_bytes(payload, "big") ^ _pad(size)
-    return head + _MASK + masked.to_bytes(size, "big")
+    return head + _MASK, int.from_bytes((_MASK * (size // 4 + 1))[:size], "big")
+
+
+def build_frame(payload: bytes) -> bytes:
+    """Build the client's WebSocket text frame around *payload*, masked."""
+    size = len(payload)
+    head, pad = _frame_of(size)
+    return head + (int.from_bytes(payload, "big") ^ pad).to_bytes(size, "big")
 
 
 PONG_FRAME = build_frame(b"3")
@@ -85,12 +87,12 @@ def build_upgrade(host: str, port: int) -> bytes:
 def build_connect(token: str, pid: str | None = None, offset: str | None = None) -> bytes:
     """Build the frame of CONNECT to the main namespace with *token*; *pid* at *offset* resumes."""
     auth = {"token": token} if pid is None else {"pid": pid, "offset": offset, "token": token}
-    return build_frame(b"40" + _encode(auth))
+    return build_frame(b"40" + encode(auth))
 
 
 def build_event(name: str, argument: object, ack_id: int) -> bytes:
     """Build the frame of event *name* with one *argument*, asking for an ack."""
-    return build_frame(b"42%d%b" % (ack_id, _encode([name, argument])))
+    return build_frame(b"42%d%b" % (ack_id, encode([name, argument])))
 
 
 class FrameReader:
@@ -117,6 +119,12 @@ class FrameReader:
         """Take the next bytes of the stream; give the payloads that they complete, in order."""
         if self._rest:
             data = self._rest + data
+        # Nearly always: one frame and all of it.
+        elif (size := len(data)) > 4 and data[0] == 0x81:
+            if data[1] == 126 and (data[2] << 8 | data[3]) == size - 4:
+                return [data[4:]]
+            if data[1] < 126 and data[1] == size - 2:
+                return [data[2:]]
         payloads: list[bytes] = []
         position, end = 0, len(data)
         while end - position >= 2:

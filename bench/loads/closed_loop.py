@@ -27,7 +27,7 @@ class _Driver(Sender):
         """Send the first messages, and go on until `stop`."""
         self._window = window
         self._is_running = True
-        self._go_on()
+        self.on_progress()
 
     def stop(self) -> None:
         """Send no more."""
@@ -38,18 +38,11 @@ class _Driver(Sender):
         """Whether all that was sent is acknowledged and heard."""
         return self.acked == self.sent == self.heard
 
-    def on_message(self, sender: str) -> None:
-        """A message was heard; it may be the one that the next one waits for."""
-        super().on_message(sender)
-        self._go_on()
-
-    def on_other(self, packet: bytes) -> None:
-        """An ack, or an event that this load does not look at."""
-        super().on_other(packet)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        while self._is_running and self.sent - min(self.acked, self.heard) < self._window:
+    def on_progress(self) -> None:
+        """An own message was heard or acknowledged: perhaps the one that the next waits for."""
+        while self._is_running and (
+            self.sent - self.acked < self._window and self.sent - self.heard < self._window
+        ):
             self.send_next()
 
 
