@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.meter import CORES
 from bench.peer import Target
-from bench.plan import SERVER_CORE
+from bench.plan import LOAD_CORE, SERVER_CORE
 from bench.rivals import Rival
 
 __all__ = ["ServerFailed", "serve"]
@@ -32,10 +31,11 @@ class ServerFailed(Exception):
 @contextlib.contextmanager
 def serve(rival: Rival, secret: str) -> Iterator[Target]:
     """
-    Run *rival* on the server's core for the time of the context, and its store on both cores.
+    Run *rival* on the server's core for the time of the context, and its store on the load's.
 
-    Where the system puts the store is up to it: a server has a core of its own, not less and not
-    more, and a store that had to share the load's would be measured as the load.
+    A server has a core of its own, not less and not more. On loopback the system likes to wake a
+    store on the core of who wrote to it, where it waits for the server's turn to end, and the
+    server for its: with the other core idle for a third of the time.
 
     Raises:
         ServerFailed: one of them did not start.
@@ -51,7 +51,9 @@ def serve(rival: Rival, secret: str) -> Iterator[Target]:
             first = _find_free_ports(rival.store.ports)
             addresses = rival.store.addresses(first)
             for command in rival.store.commands(directory, first):
-                process = running.enter_context(_running(command, CORES, {}, directory, store))
+                process = running.enter_context(
+                    _running(command, (LOAD_CORE,), {}, directory, store)
+                )
                 store = store or process.pid
             for number in range(rival.store.ports):
                 _wait_until_listening(process, first + number, directory)
