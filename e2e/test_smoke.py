@@ -67,6 +67,13 @@ def test_helm_test_moves_messages_between_edges(chart: Installation) -> None:
     assert '"ok": true' in output
 
 
+def test_a_lost_node_takes_not_all_edges(chart: Installation) -> None:
+    """The two edges are on different nodes, though kind's nodes are in no zone."""
+    pods = chart.get("pods", labels="app.kubernetes.io/component=edge")
+    nodes = {pod["spec"]["nodeName"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+    assert len(nodes) == 2
+
+
 def versions(chart: Installation) -> dict[str, str]:
     """Give the version of every object of the cluster: each write makes another one."""
     kinds = "roomful,deploy,sts,services,configmaps,networkpolicies,pdb,serviceaccounts,secrets"

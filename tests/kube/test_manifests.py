@@ -311,6 +311,32 @@ def test_servers_of_a_shard_are_on_different_nodes() -> None:
     )
 
 
+@pytest.mark.parametrize("component", ["edge", "archiver"])
+def test_a_lost_node_takes_no_component_whole(component: str) -> None:
+    """
+    Pods of one template spread over nodes, also where nodes have no zones.
+
+    The scheduler weighs no wish of a pod's topologySpreadConstraints on a node that lacks a key
+    which any of them names: a zone in there would undo the spread over nodes.
+    """
+    (one,) = (
+        one
+        for one in workloads(cluster({"archive": ARCHIVE}))
+        if one["metadata"]["name"] == f"chat-{component}"
+    )
+    spec = one["spec"]["template"]["spec"]
+    (node,) = spec["topologySpreadConstraints"]
+    assert node["topologyKey"] == "kubernetes.io/hostname"
+    assert node["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert node["matchLabelKeys"] == ["pod-template-hash"]
+    wishes = "preferredDuringSchedulingIgnoredDuringExecution"
+    (zone,) = spec["affinity"]["podAntiAffinity"][wishes]
+    assert zone["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    labels = one["spec"]["selector"]["matchLabels"]
+    for term in (node, zone["podAffinityTerm"]):
+        assert term["labelSelector"]["matchLabels"] == labels
+
+
 def test_a_template_changes_only_on_purpose() -> None:
     """
     A new release of the operator replaces no pod whose template is the same.
@@ -328,7 +354,7 @@ def test_a_template_changes_only_on_purpose() -> None:
         ).hexdigest()[:12]
         for name, workload in templates.items()
     }
-    assert digests == {"edge": "203055fcfd74", "shard": "153906e76125"}
+    assert digests == {"edge": "e3892f6787d2", "shard": "153906e76125"}
 
 
 # Who may do what ----------------------------------------------------------------------------

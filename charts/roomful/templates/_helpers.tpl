@@ -47,6 +47,7 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
     labelSelector:
       matchLabels:
         {{- include "roomful.selector" (list $root $component) | nindent 8 }}

@@ -111,30 +111,31 @@ def container_security() -> Manifest:
     }
 
 
-def spread(match: Mapping[str, str], *, is_rule: bool) -> list[Manifest]:
-    """
-    Give constraints that keep pods of *match* on different nodes and zones, where there are.
+HOST: Final = "kubernetes.io/hostname"
+ZONE: Final = "topology.kubernetes.io/zone"
 
-    Args:
-        is_rule: whether a pod rather waits than shares a node that another node could spare it;
-            with fewer nodes than pods they share evenly.
+
+def spread(component: str, match: Mapping[str, str]) -> tuple[list[Manifest], Manifest]:
     """
-    return [
-        {
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "DoNotSchedule" if is_rule else "ScheduleAnyway",
-            # A node that takes no pods, being drained or gone, is not missed.
-            "nodeTaintsPolicy": "Honor",
-            "labelSelector": {"matchLabels": dict(match)},
-        },
-        {
-            "maxSkew": 1,
-            "topologyKey": "topology.kubernetes.io/zone",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": dict(match)},
-        },
-    ]
+    Give what keeps pods of *match* on different nodes and zones, where there are: the constraints
+    of their spread, and their affinity.
+
+    A server rather waits than shares a node that another node could spare it: with fewer nodes than
+    servers they share evenly. All others go where there is room, when the load asks for them.
+    """
+    selector = {"labelSelector": {"matchLabels": dict(match)}}
+    # A node that takes no pods, being drained or gone, is not missed.
+    host = {"maxSkew": 1, "topologyKey": HOST, "nodeTaintsPolicy": "Honor", **selector}
+    if component == SHARD:
+        zone = {"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "ScheduleAnyway"}
+        return [{**host, "whenUnsatisfiable": "DoNotSchedule"}, {**zone, **selector}], {}
+    # Pods of the template before are leaving, and not to be shunned.
+    host |= {"whenUnsatisfiable": "ScheduleAnyway", "matchLabelKeys": ["pod-template-hash"]}
+    # Of several constraints that are wishes none counts on nodes that lack a key of any
+    # (Kubernetes' podtopologyspread/scoring.go): without zones all edges came to one node.
+    wish = {"weight": 100, "podAffinityTerm": {"topologyKey": ZONE, **selector}}
+    wishes = "preferredDuringSchedulingIgnoredDuringExecution"
+    return [host], {"podAntiAffinity": {wishes: [wish]}}
 
 
 def build_pod_template(
@@ -156,6 +157,7 @@ def build_pod_template(
     annotations = {**pod.annotations, **({PASSWORDS: passwords} if passwords else {})}
     env = [*container.get("env", ()), *map(dict, pod.extra_env)]
     mounts = [*container.get("volumeMounts", ()), *map(dict, pod.extra_volume_mounts)]
+    constraints, affinity = spread(part.component, match)
     spec: Manifest = {
         "serviceAccountName": part.account,
         "automountServiceAccountToken": False,
@@ -178,14 +180,14 @@ def build_pod_template(
                 **({"volumeMounts": mounts} if mounts else {}),
             }
         ],
-        "topologySpreadConstraints": spread(match, is_rule=part.component == SHARD),
+        "topologySpreadConstraints": constraints,
     }
     optional: Manifest = {
         "imagePullSecrets": [dict(one) for one in cluster.image_pull_secrets],
         "volumes": [*volumes, *map(dict, pod.extra_volumes)],
         "nodeSelector": dict(pod.node_selector),
         "tolerations": [dict(one) for one in pod.tolerations],
-        "affinity": dict(pod.affinity),
+        "affinity": dict(pod.affinity) or affinity,
         "priorityClassName": pod.priority_class_name,
     }
     return {
