@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomful.cluster.autoscale import (
+    CPU_TARGET,
     EdgeLoad,
     EdgeTargets,
     History,
@@ -84,6 +85,32 @@ def test_no_load_makes_it_flap(base: int) -> None:
     """Whatever the load is, also just at a border: with noise there is no going back and forth."""
     counts = [count for _, _, count in simulate(noisy(lambda _: base), hours=1)]
     assert turns(counts) == 0
+
+
+def of_signal(signal: str, base: float, edges: int) -> list[EdgeLoad]:
+    """Give *edges* for which one signal alone says that *base* edges are needed; all share it."""
+    if signal == "connections":
+        return spread(int(base * TARGETS.connections / (1 + TARGETS.buffer)), edges)
+    if signal == "deliveries":
+        return spread(0, edges, deliveries_per_s=base * TARGETS.deliveries_per_s / edges)
+    return spread(0, edges, cpu=min(1.0, base * CPU_TARGET / edges))
+
+
+@pytest.mark.parametrize("signal", ["connections", "deliveries", "cpu"])
+@pytest.mark.parametrize("base", [2.4, 5.1, 8.7])
+@pytest.mark.parametrize("noise", [0.02, 0.25])
+def test_six_steady_hours_never_turn_round(signal: str, base: float, noise: float) -> None:
+    """Whatever tells the load, and however noisy it is: it goes to its number, and not back."""
+    random = Random(11)  # noqa: S311 - the same each time
+    current, history, counts = 2, History.beginning(0.0, 2), []
+    for step in range(int(6 * 3600 / STEP_S)):
+        now = step * STEP_S
+        loads = of_signal(signal, base * (1 + random.uniform(-noise, noise)), current)
+        decision = decide_edges(TARGETS, loads, current, now, history)
+        current, history = decision.count, decision.history
+        counts.append(current)
+    # What answers the first peak may be one more than is needed.
+    assert turns(counts) <= 1
 
 
 def test_a_day_goes_up_and_down_once() -> None:

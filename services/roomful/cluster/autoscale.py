@@ -128,10 +128,12 @@ def decide_edges(
         message = f"{len(silent)} of {len(loads)} edges do not tell their load"
         return Decision(current, "MetricsMissing", message, history, is_active=False)
     hot = history.hot + 1 if _cpu(loads) > CPU_TARGET else 0
-    up = _need(targets, loads, current, hot)
+    # One sample may be a collection of garbage; two in a row are load.
+    up = _need(targets, loads, current, cpu=_cpu(loads) if hot > 1 else 0.0)
     # One that is silent may be full: nobody is taken away on its account.
     wary = [one if one.is_readable else _full(one, targets) for one in loads]
-    down = _need(targets, wary, current, hot)
+    # Also CPU that is below the target would be above it on fewer edges.
+    down = _need(targets, wary, current, cpu=_cpu(loads))
     kept = tuple((at, need) for at, need in history.needs if at > now - targets.window_s)
     history = History((*kept, (now, down)), history.changed_at, hot)
     if up > current:
@@ -166,13 +168,11 @@ def _fewer(
     return Decision(count, "ScalingDown", f"{enough} edges are enough", changed)
 
 
-def _need(targets: EdgeTargets, loads: Sequence[EdgeLoad], current: int, hot: int) -> int:
+def _need(targets: EdgeTargets, loads: Sequence[EdgeLoad], current: int, *, cpu: float) -> int:
     connections = sum(one.connections for one in loads)
     by_connections = connections * (1 + targets.buffer) / targets.connections
     by_deliveries = sum(one.deliveries_per_s for one in loads) / targets.deliveries_per_s
-    # One sample may be a collection of garbage; two in a row are load.
-    by_cpu = current * _cpu(loads) / CPU_TARGET if hot > 1 else 0.0
-    exact = max(by_connections, by_deliveries, by_cpu)
+    exact = max(by_connections, by_deliveries, current * cpu / CPU_TARGET)
     near = current if abs(exact - current) <= current * TOLERANCE else math.ceil(exact)
     return min(max(near, targets.minimum), max(targets.maximum, targets.minimum))
 
