@@ -13,7 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from roomful.cluster.autoscale_shards import ShardHistory, ShardLoad, decide_shards
+from roomful.cluster.autoscale_shards import (
+    ShardHistory,
+    ShardLoad,
+    ShardTargets,
+    decide_shards,
+)
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, Topology
 from roomful.control.asking import ShardUsage, leave_request, read_usage
@@ -149,9 +154,12 @@ class Sharding:
                 ACTIVE, False, "MetricsMissing", "shards do not tell their use"
             )
             return current
-        decision = decide_shards(
-            self._loads, scaling.min_count, scaling.max_count, self._now(), self._history
+        targets = ShardTargets(
+            *(scaling.min_count, scaling.max_count),
+            out_after_s=scaling.scale_out_after_seconds,
+            in_after_s=scaling.scale_in_after_seconds,
         )
+        decision = decide_shards(targets, self._loads, self._now(), self._history)
         self._history = decision.history
         self.condition = Condition(ACTIVE, True, decision.reason, decision.message)
         if decision.count != current:

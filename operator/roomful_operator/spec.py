@@ -45,6 +45,7 @@ _SUFFIXES: Final = {
 EdgeCount = Annotated[int, Meta(ge=1, le=1000)]
 ShardCount = Annotated[int, Meta(ge=1, le=120)]
 Seconds = Annotated[int, Meta(ge=1, le=3600)]
+SlowSeconds = Annotated[int, Meta(ge=60, le=86400)]
 Quantity = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 Name = Annotated[str, Meta(min_length=1, max_length=253)]
 
@@ -106,6 +107,10 @@ class ShardScaling(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     min_count: ShardCount = 1
     max_count: ShardCount = 8
+    scale_out_after_seconds: SlowSeconds = 600
+    """For so long a shard must have been nearly full."""
+    scale_in_after_seconds: SlowSeconds = 3600
+    """For so long fewer shards must have been enough."""
 
 
 class Shards(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -11,6 +11,7 @@ from roomful.cluster.autoscale_shards import (
     ShardDecision,
     ShardHistory,
     ShardLoad,
+    ShardTargets,
     decide_shards,
 )
 
@@ -24,8 +25,9 @@ def decided(
     shards: list[ShardLoad], *, after_s: float, minimum: int = 1, maximum: int = 8
 ) -> ShardDecision:
     """Give what is decided when the loads have been so for *after_s*."""
-    first = decide_shards(shards, minimum, maximum, 1000.0, ShardHistory())
-    return decide_shards(shards, minimum, maximum, 1000.0 + after_s, first.history)
+    targets = ShardTargets(minimum, maximum)
+    first = decide_shards(targets, shards, 1000.0, ShardHistory())
+    return decide_shards(targets, shards, 1000.0 + after_s, first.history)
 
 
 def test_a_full_shard_brings_another_after_ten_minutes() -> None:
@@ -37,12 +39,21 @@ def test_a_full_shard_brings_another_after_ten_minutes() -> None:
     assert decided(full, after_s=SHARD_OUT_AFTER_S, maximum=2).reason == "AtMaximum"
 
 
+def test_how_slowly_it_follows_can_be_said() -> None:
+    """Other times than ten minutes and an hour."""
+    targets = ShardTargets(1, 8, out_after_s=60.0, in_after_s=120.0)
+    for shards, after_s, count in ((loads(0.8, 0.5), 60.0, 3), (loads(0.2, 0.1), 120.0, 1)):
+        first = decide_shards(targets, shards, 0.0, ShardHistory())
+        assert decide_shards(targets, shards, after_s - 1, first.history).count == 2
+        assert decide_shards(targets, shards, after_s, first.history).count == count
+
+
 def test_a_peak_brings_none() -> None:
     """A look at which no shard is full begins the ten minutes anew."""
     history = ShardHistory()
     for at in range(0, 3600, 300):
         one = loads(0.8, 0.5) if at % 600 else loads(0.6, 0.5)
-        decision = decide_shards(one, 1, 8, float(at), history)
+        decision = decide_shards(ShardTargets(1, 8), one, float(at), history)
         assert decision.count == 2
         history = decision.history
 
@@ -74,7 +85,7 @@ def test_a_steady_load_never_turns_it_round(total: float, skew: list[float], beg
     for _ in range(400):
         weights = skew[:count]
         shards = loads(*(total * weight / sum(weights) for weight in weights))
-        decision = decide_shards(shards, 1, 8, now, history)
+        decision = decide_shards(ShardTargets(1, 8), shards, now, history)
         history = decision.history
         now += 60.0
         if decision.count != count:

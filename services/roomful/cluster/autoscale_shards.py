@@ -2,9 +2,9 @@
 How many shards there should be for the load that there is: pure.
 
 Each change moves rooms, so it follows slow signals only: a shard more when one has been nearly full
-for ten minutes, one fewer when fewer would have been enough for an hour. What a shard more would
-not help is not answered by one: buckets are spread evenly, so where the mean is low and one
-shard is full, a few rooms make it so.
+for a while (ten minutes), one fewer when fewer would have been enough for long (an hour). What a
+shard more would not help is not answered by one: buckets are spread evenly, so where the mean is
+low and one shard is full, a few rooms make it so.
 
 A steady load never makes it go back and forth: from n shards to n + 1 the loads' sum has to be
 above SHARD_IN * n, and back from n + 1 to n below it.
@@ -26,6 +26,7 @@ __all__ = [
     "ShardDecision",
     "ShardHistory",
     "ShardLoad",
+    "ShardTargets",
     "decide_shards",
 ]
 
@@ -52,6 +53,18 @@ class ShardLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardTargets:
+    """How many shards there may be, and how slowly their number follows."""
+
+    minimum: int
+    maximum: int
+    out_after_s: float = SHARD_OUT_AFTER_S
+    """For so long one must have been nearly full."""
+    in_after_s: float = SHARD_IN_AFTER_S
+    """For so long fewer must have been enough."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShardHistory:
     """Since when it has been so without a break; None: it is not."""
 
@@ -70,7 +83,7 @@ class ShardDecision:
 
 
 def decide_shards(
-    loads: Sequence[ShardLoad], minimum: int, maximum: int, now: float, history: ShardHistory
+    targets: ShardTargets, loads: Sequence[ShardLoad], now: float, history: ShardHistory
 ) -> ShardDecision:
     """
     Give the number of shards.
@@ -92,29 +105,29 @@ def decide_shards(
         message = f"{', '.join(full)}: a few rooms make the load, a shard more would not help"
         return ShardDecision(current, "Uneven", message, history)
     if full:
-        return _more(current, maximum, now, history, f"{', '.join(full)}: nearly full")
+        return _more(targets, current, now, history, f"{', '.join(full)}: nearly full")
     if is_low:
         message = f"{current - 1} would be used to {total / (current - 1):.0%}"
-        return _fewer(current, minimum, now, history, message)
+        return _fewer(targets, current, now, history, message)
     return ShardDecision(current, "Steady", f"{current} shards are right", history)
 
 
 def _more(
-    current: int, maximum: int, now: float, history: ShardHistory, message: str
+    targets: ShardTargets, current: int, now: float, history: ShardHistory, message: str
 ) -> ShardDecision:
-    if current >= maximum:
+    if current >= targets.maximum:
         return ShardDecision(current, "AtMaximum", message, history)
-    if history.full_since is None or now < history.full_since + SHARD_OUT_AFTER_S:
+    if history.full_since is None or now < history.full_since + targets.out_after_s:
         return ShardDecision(current, "Steady", f"{message}, not for long yet", history)
     return ShardDecision(current + 1, "ScalingOut", message, replace(history, full_since=None))
 
 
 def _fewer(
-    current: int, minimum: int, now: float, history: ShardHistory, message: str
+    targets: ShardTargets, current: int, now: float, history: ShardHistory, message: str
 ) -> ShardDecision:
-    if current <= minimum:
+    if current <= targets.minimum:
         return ShardDecision(current, "AtMinimum", message, history)
-    if history.low_since is None or now < history.low_since + SHARD_IN_AFTER_S:
+    if history.low_since is None or now < history.low_since + targets.in_after_s:
         return ShardDecision(current, "Steady", f"{message}, not for long yet", history)
     return ShardDecision(current - 1, "ScalingIn", message, replace(history, low_since=None))
 
