@@ -6,15 +6,18 @@ shard, and the cursor it holds at any moment tells what it has from what it has 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.resuming import MOVING, PAGES, SCHEDULE, Schedule, check
-from edge.world import World
+from edge.world import Client, World
+from roomful.edge import edge as edge_module
 from roomful.edge import fanout
 from roomful.edge.sign_in import RENEW_S
+from roomful.shard.base import Replay
 from shard.clock import run, settle
 
 
@@ -71,6 +74,52 @@ def test_the_same_when_more_comes_than_can_be_collected(schedule: Schedule, wait
 def test_a_hole_is_told_and_never_passed_over(shards: str, schedule: Schedule, kept: int) -> None:
     """With logs so short that they may not reach back: then the session begins anew."""
     check(schedule, shards=shards, page_messages=2, kept=kept)
+
+
+def test_few_connections_of_an_edge_have_a_page_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come back at once: the others wait, and get theirs too."""
+    monkeypatch.setattr(edge_module, "PAGES_AT_ONCE", 2)
+
+    async def check() -> None:
+        world = World(shards="a", hears_all=False, page_messages=1)
+        world.gates.is_open = True
+        clients = [world.client, *(Client(world, upgrades=False) for _ in range(9))]
+        for world.client in clients:
+            await connect(world, 0)
+            await join(world, "a1")
+            world.client.cut()
+        world.client.notice()
+        world.publish(["a1"] * 3)
+        read, reading, most = world.edges[0].history.read, 0, 0
+
+        async def counted(*arguments: Any) -> Replay:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            try:
+                return await read(*arguments)
+            finally:
+                reading -= 1
+
+        monkeypatch.setattr(world.edges[0].history, "read", counted)
+        world.gates.is_open = False
+        for client in clients:
+            client.connect(0)
+        await settle()
+        while world.gates.open_one(0):
+            await settle()
+            for client in clients:
+                client.read(100)
+            await settle()
+        assert most == 2
+        for world.client in clients:
+            await world.finish()
+        for client in clients:
+            assert [name for _, _, name in client.received] == ["m1", "m2", "m3"]
+            assert client.recoveries == 1
+        await world.aclose()
+
+    run(check())
 
 
 async def connect(world: World, edge: int) -> None:

@@ -27,6 +27,7 @@ from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
 from roomful.edge.origins import Origins
 from roomful.edge.outboxes import Outboxes
 from roomful.edge.peers import Peers, new_edge_name
+from roomful.edge.resume import PAGES_AT_ONCE
 from roomful.edge.router import Router
 from roomful.edge.settings import Settings
 from roomful.edge.sign_in import SignIn
@@ -134,6 +135,8 @@ class Edge:
         self.archive: Archive | None = None
         self.room_class = settings.archive.classes
         self.history = History(self)
+        self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
+        """Connections with a page of their replay in memory."""
         self.outboxes: Outboxes | None = None
         if settings.archive.url and isinstance(self.shards, RedisShards):
             self.outboxes = Outboxes(self.shards, settings.archive)

@@ -14,7 +14,8 @@ barrier):
 1. each room starts to collect; 2. of each part a page is read, and what nothing unread can come
 before is sent; 3. if that was not all, wait until the client has read it, forget what was
 collected (it comes with the next page), go on with 2; 4. when all parts are sent to their ends,
-send what was collected since, and go live.
+send what was collected since, and go live. Of one edge's connections no more than PAGES_AT_ONCE
+are in step 2: when thousands come back to a room at once, the pages would be its memory.
 
 Step 4 does not give up the loop, so nothing falls between. Each replayed entry carries the
 cursor of exactly what was sent so far: a client that is cut in the middle takes up from there, and
@@ -37,7 +38,7 @@ from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Entry, Home, Lineage, Moved, RoomId
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from roomful.edge.connection import Connection
     from roomful.edge.edge import Edge
@@ -51,6 +52,8 @@ Born = tuple[ShardName, Entry]
 PAGE_BYTES: Final = 256 << 10
 """Of all parts together, read and not sent."""
 LEAST_PAGE_BYTES: Final = 16 << 10
+PAGES_AT_ONCE: Final = 64
+"""On one edge; 16 MiB of the log."""
 MOVES: Final = 50
 """So often buckets may have moved while they are read,"""
 MOVE_S: Final = 0.1
@@ -131,6 +134,7 @@ class Resumption:
             raise Hole(()) from exc
         self._waiting: dict[RoomId, Waiting] = {}
         self._parts: list[_Part] = []
+        self._begin: Callable[[], None] | None = None
 
     async def run(self, rooms: Mapping[RoomId, int], begin: Callable[[], None]) -> None:
         """
@@ -144,14 +148,12 @@ class Resumption:
             Hole: entries are missing; if begin() was called, the client must be closed.
             Refused: SHARD_UNAVAILABLE, or OVERLOADED when the client does not read.
         """
+        self._begin = begin
         try:
             self._parts = await self._plan(rooms)
             for room in rooms:
                 self._waiting[room] = await self._edge.fanout.wait(self._connection, room)
-            # A hole on any shard has to be known before anything is said.
-            await self._follow(rooms, self._read_all)
-            begin()
-            await self._follow(rooms, self._replay)
+            await self._follow(rooms)
         except BaseException:
             for room in rooms:
                 self._edge.fanout.leave(self._connection, room)
@@ -184,13 +186,11 @@ class Resumption:
                 part.add(room, stretch, lineage)
         return parts
 
-    async def _follow(
-        self, rooms: Mapping[RoomId, int], step: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Do *step*, and again with another plan when a bucket has moved meanwhile."""
+    async def _follow(self, rooms: Mapping[RoomId, int]) -> None:
+        """Replay, and again with another plan when a bucket has moved meanwhile."""
         for _ in range(MOVES):
             try:
-                return await step()
+                return await self._replay()
             except Moved:
                 await asyncio.sleep(MOVE_S)
                 self._parts = await self._plan(rooms)
@@ -233,18 +233,24 @@ class Resumption:
 
     async def _replay(self) -> None:
         """Send everything, at the pace of the client."""
-        while True:
-            await self._read_all()
-            self._send_readable()
-            if all(part.is_complete and not part.entries for part in self._parts):
-                # While one part was read, a room may have got more than it can collect.
-                for part in self._live():
-                    if any(self._waiting[room].has_overflowed for room in part.rooms):
-                        part.is_complete = False
-                if all(part.is_complete for part in self._parts):
-                    return
-            else:
+        while self._begin or not self._is_sent():
+            if not self._begin:
                 await self._connection.transport.drained()
+            async with self._edge.replaying:
+                await self._read_all()
+                # A hole on any shard had to be known before anything is said.
+                if self._begin:
+                    self._begin()
+                    self._begin = None
+                self._send_readable()
+
+    def _is_sent(self) -> bool:
+        """Whether all that is not collected is sent."""
+        for part in self._live():
+            # While another was read, a room may have got more than it can collect.
+            if any(self._waiting[room].has_overflowed for room in part.rooms):
+                part.is_complete = False
+        return all(part.is_complete and not part.entries for part in self._parts)
 
     def _send_readable(self) -> None:
         """Send what nothing unread can come before."""
