@@ -29,6 +29,7 @@ from roomful.cluster.reshard import (
     MAX_MOVES,
     RESHARD_TABLE,
     BucketState,
+    empty_since,
     plan_reshard,
 )
 
@@ -263,3 +264,29 @@ def test_a_controller_that_does_not_wait_is_found() -> None:
         except AssertionError as exc:
             found.add(str(exc).split(" bucket ")[0])
     assert found
+
+
+def test_a_drained_shard_has_had_nothing_since_it_was_first_seen_so() -> None:
+    """Whatever cannot be read meanwhile."""
+    drained = plan_reshard(facts(OWNED, NO_RECORD))
+    assert drained.empty == {B}
+    since = empty_since({}, drained, [B], 1.0)
+    assert since == {B: 1.0}
+    assert empty_since(since, drained, [B], 2.0) == {B: 1.0}
+    for unread in (facts(OWNED, None), facts(None, NO_RECORD), facts(None, None)):
+        plan = plan_reshard(unread)
+        assert plan.empty == frozenset()
+        assert empty_since(since, plan, [B], 2.0) == {B: 1.0}
+
+
+def test_the_time_of_a_drained_shard_begins_anew_with_a_bucket() -> None:
+    """It has to be without one as long as edges may still ask it."""
+    since = {B: 1.0}
+    owning = plan_reshard(facts(NO_RECORD, OWNED))
+    assert empty_since(since, owning, [B], 2.0) == {}
+
+
+def test_a_drain_that_is_called_off_leaves_no_time() -> None:
+    """The next one begins anew."""
+    unread = plan_reshard(facts(OWNED, None))
+    assert empty_since({B: 1.0}, unread, [], 2.0) == {}

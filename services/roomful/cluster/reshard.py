@@ -19,7 +19,7 @@ Source: docs/adr/0020-moving-a-bucket.md
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -39,7 +39,14 @@ from roomful.cluster.bucket_facts import (
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import Move, moves, place
 
-__all__ = ["MAX_MOVES", "RESHARD_TABLE", "BucketState", "ReshardPlan", "plan_reshard"]
+__all__ = [
+    "MAX_MOVES",
+    "RESHARD_TABLE",
+    "BucketState",
+    "ReshardPlan",
+    "empty_since",
+    "plan_reshard",
+]
 
 MAX_MOVES: Final = 4
 """So many buckets move at once; all of them from one shard, which is scanned once for them."""
@@ -132,6 +139,23 @@ def plan_reshard(facts: ReshardFacts) -> ReshardPlan:
         empty=frozenset(_empty(facts, places)),
         reasons={one.bucket: one.reason for one in places if one.reason},
     )
+
+
+def empty_since(
+    before: Mapping[ShardName, float],
+    plan: ReshardPlan,
+    draining: Collection[ShardName],
+    now: float,
+) -> dict[ShardName, float]:
+    """
+    Give since when each drained shard has had nothing.
+
+    A shard that cannot be read for a moment, or another one, does not begin its time anew: nobody
+    gets a bucket of which no plan said so. Having one again does, and so does a drain called off.
+    """
+    named = set(plan.owners)
+    kept = {name: at for name, at in before.items() if name in draining and name not in named}
+    return dict.fromkeys(plan.empty, now) | kept
 
 
 # The table --------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from roomful.cluster.bucket_facts import (
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS
 from roomful.cluster.requests import CannotBe, decode_request, take_up
-from roomful.cluster.reshard import ReshardPlan, plan_reshard
+from roomful.cluster.reshard import ReshardPlan, empty_since, plan_reshard
 from roomful.cluster.topology import Address, Topology
 from roomful.control.bucket_orders import BucketOrders
 from roomful.control.link import ServerUnreachable
@@ -223,9 +223,10 @@ class Resharding:
     async def _without_drained(self, topology: Topology, plan: ReshardPlan) -> Topology:
         """Take out the shards that have had nothing for long enough."""
         now = asyncio.get_running_loop().time()
-        self._empty_since = {name: self._empty_since.get(name, now) for name in sorted(plan.empty)}
-        for name, since in self._empty_since.items():
-            if now < since + self._quiet_s:
+        draining = topology.intents.draining
+        self._empty_since = empty_since(self._empty_since, plan, draining, now)
+        for name in sorted(plan.empty):
+            if now < self._empty_since[name] + self._quiet_s:
                 continue
             left = await self._servers[topology.shards[name].primary].outbox()
             if left:
