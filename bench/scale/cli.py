@@ -17,7 +17,7 @@ from bench.scale.crew import CrewFailed
 from bench.scale.loads import Figures, run_cuts, run_held, run_restarts
 from bench.scale.plan import Crowd
 from bench.scale.report import LOADS, Context, build_document, build_summary, to_raw
-from roomful.verify.local import NoCluster
+from roomful.verify.cluster import NoCluster
 
 __all__ = ["main"]
 

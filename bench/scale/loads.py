@@ -16,8 +16,9 @@ from bench.scale.orders import Cut, Expect, Heartbeats, Open, Say, Step
 from bench.scale.plan import Crowd
 from bench.scale.watch import Usage, read_kernel_bytes, read_use
 from roomful.edge.settings import DEV_SECRET
+from roomful.verify.cluster import LocalCluster, LocalShape, local_cluster
 from roomful.verify.incidents import Fault, FaultKind, Incident
-from roomful.verify.local import LocalBreaker, LocalCluster, LocalShape, local_cluster
+from roomful.verify.local import LocalBreaker
 
 __all__ = ["Figures", "count_owed", "run_cuts", "run_held", "run_restarts"]
 

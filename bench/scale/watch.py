@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.procfs import read_cpu_s, read_rss_bytes
-from roomful.verify.local import LocalCluster
+from roomful.verify.cluster import LocalCluster
 
 __all__ = ["Use", "Usage", "read_kernel_bytes", "read_use"]
 

@@ -22,7 +22,7 @@ import pytest
 
 from roomful.control.reading import read_cluster
 from roomful.local.layout import Layout
-from roomful.verify.local import LocalCluster, LocalShape, local_cluster
+from roomful.verify.cluster import LocalCluster, LocalShape, local_cluster
 from support.deadline import DEADLINE_S
 
 LONG_S = 30 * DEADLINE_S

@@ -18,16 +18,10 @@ import uvloop
 from roomful.archive.base import ArchiveUnavailable
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import DEV_SECRET, BadSettings
+from roomful.verify.cluster import LocalShape, NoCluster, local_cluster
 from roomful.verify.incidents import Breaker, FaultKind, Nothing
 from roomful.verify.load import LoadFailed, LoadPlan
-from roomful.verify.local import (
-    MEND_S,
-    RESHARD_S,
-    LocalBreaker,
-    LocalShape,
-    NoCluster,
-    local_cluster,
-)
+from roomful.verify.local import MEND_S, RESHARD_S, LocalBreaker
 from roomful.verify.logs import LogsUnread
 from roomful.verify.proxy import proxy_to
 from roomful.verify.report import Report, encode_report

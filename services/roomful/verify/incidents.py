@@ -34,6 +34,8 @@ class FaultKind(StrEnum):
     """Cut a primary off from the controller and its replicas, not from the edges."""
     PAUSE = "pause"
     """SIGSTOP a primary for some seconds."""
+    HAND_OVER = "hand-over"
+    """Let a primary hand its role over, as before its server is restarted."""
     RESHARD = "reshard"
     """Add a shard, or drain the one that was added."""
     CONTROLLER_KILL = "controller-kill"

@@ -1,6 +1,5 @@
 """
-A cluster of our own to break: `roomful cluster` on this machine, and every fault that can be done
-to its processes from outside.
+Every fault that can be done from outside to the processes of a cluster of our own (cluster.py).
 
 A fault is mended when every shard serves with all its replicas attached, every edge is ready and
 the controller runs: what was broken is whole again, by nobody's hand but the cluster's own.
@@ -15,15 +14,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Final
 
-import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -31,35 +24,19 @@ from roomful.cluster.topology import Address, Topology
 from roomful.control.reading import read_cluster
 from roomful.control.server import NAME as CONTROLLER
 from roomful.local.layout import Layout
-from roomful.local.ports import HOST, NoPorts, hold_ports
-from roomful.protocol.errors import RoomfulError
+from roomful.local.ports import HOST
+from roomful.verify.cluster import LOOK_S, LocalCluster, LocalShape, is_ready
 from roomful.verify.incidents import Fault, FaultKind, Incident
-from roomful.verify.processes import LocalProcess, processes_of
+from roomful.verify.processes import LocalProcess
 from roomful.verify.proxy import Proxy
 
-__all__ = [
-    "LocalBreaker",
-    "LocalCluster",
-    "LocalShape",
-    "MEND_S",
-    "NoCluster",
-    "RESHARD_S",
-    "local_cluster",
-]
+__all__ = ["MEND_S", "RESHARD_S", "LocalBreaker"]
 
-START_S: Final = 120.0
-STOP_S: Final = 60.0
 MEND_S: Final = 60.0
 PAUSE_S: Final = 6.0
 """A primary that stands still for so long is suspected and replaced meanwhile."""
 RESHARD_S: Final = 180.0
 """For a third of all rooms to move under load, and for a drained shard to be heard to the end."""
-LOOK_S: Final = 0.1
-SPARE_SHARDS: Final = 4
-"""Ports are kept for so many more shards: those that are added come behind the others."""
-
-CLAIM_AFTER_S: Final = 5.0
-"""What a killed archiver had fetched, another one takes over by then."""
 LAG_S: Final = 10.0
 """An archive that is less behind keeps up."""
 
@@ -81,134 +58,6 @@ without ever confirming anything.
 """
 
 
-class NoCluster(RoomfulError):
-    """The cluster did not start; the words are its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalCluster:
-    """A running `roomful cluster`."""
-
-    process: subprocess.Popen[bytes]
-    directory: Path
-    edge_ports: Sequence[int]
-
-    @property
-    def state(self) -> Path:
-        """Its state directory."""
-        return self.directory / "state"
-
-    @property
-    def urls(self) -> list[str]:
-        """Where its edges are."""
-        return [f"http://{HOST}:{port}" for port in self.edge_ports]
-
-    def processes(self, role: str) -> list[LocalProcess]:
-        """Give its processes of *role* that run now."""
-        return [one for one in processes_of(self.process.pid) if one.role == role]
-
-    def log(self) -> str:
-        """Give the end of what it said."""
-        with suppress(OSError):
-            return (self.directory / "cluster.log").read_text(errors="replace")[-4000:]
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalShape:
-    """How many processes to run."""
-
-    edges: int = 3
-    shards: int = 3
-    replicas: int = 1
-    archivers: int = 0
-    outage_s: float = 60.0
-    """How long the archive's database is away."""
-
-
-@contextmanager
-def local_cluster(
-    shape: LocalShape, log_entries: int, archive_url: str = ""
-) -> Iterator[LocalCluster]:
-    """
-    Run a cluster in a directory of its own for the length of a `with` block.
-
-    Args:
-        log_entries: what each room keeps, so that the logs can be compared whole.
-        archive_url: where archivers, if there are any, reach their database.
-
-    Raises:
-        NoCluster: it did not start.
-    """
-    servers = (shape.shards + SPARE_SHARDS) * (shape.replicas + 1)
-    with (
-        TemporaryDirectory(prefix="roomful-verify-") as name,
-        _held_ports(shape.edges + servers) as first,
-    ):
-        directory = Path(name)
-        command = [sys.executable, "-m", "roomful.cli", "cluster", "--dev"]
-        command += ["--edges", str(shape.edges), "--shards", str(shape.shards)]
-        command += ["--replicas", str(shape.replicas), "--state-dir", str(directory / "state")]
-        command += ["--port", str(first), "--shard-port", str(first + shape.edges)]
-        command += ["--archivers", str(shape.archivers)]
-        settings = {
-            "ROOMFUL_LOG_MESSAGES_PER_ROOM": str(log_entries),
-            # Never the one of the environment: it was not given to be broken.
-            "ROOMFUL_ARCHIVE_URL": archive_url,
-            "ROOMFUL_ARCHIVE_CLAIM_AFTER_S": str(CLAIM_AFTER_S),
-        }
-        with (directory / "cluster.log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own program
-                command,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **settings},
-                start_new_session=True,  # Ctrl-C ends the load first, and the cluster after it
-            )
-        cluster = LocalCluster(process, directory, range(first, first + shape.edges))
-        try:
-            _wait_until_ready(cluster)
-            yield cluster
-        finally:
-            _stop(process)
-
-
-@contextmanager
-def _held_ports(count: int) -> Iterator[int]:
-    """Keep *count* ports in a row for the length of a `with` block; gives the first."""
-    try:
-        held = hold_ports(count)
-    except NoPorts as exc:
-        raise NoCluster(str(exc)) from exc
-    with ExitStack() as stack:
-        for one in held:
-            stack.enter_context(one)
-        yield held[0].getsockname()[1]
-
-
-def _wait_until_ready(cluster: LocalCluster) -> None:
-    end = time.monotonic() + START_S
-    while not all(map(_is_ready, cluster.urls)):
-        if cluster.process.poll() is not None or time.monotonic() > end:
-            raise NoCluster(f"the cluster did not start:\n{cluster.log()}")
-        time.sleep(LOOK_S)
-
-
-def _is_ready(url: str) -> bool:
-    with suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/readyz", timeout=2.0).status_code == httpx.codes.OK
-    return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 class LocalBreaker:
     """Breaks a LocalCluster."""
 
@@ -228,6 +77,7 @@ class LocalBreaker:
         kinds.add(FaultKind.RESHARD)
         if shape.replicas:
             kinds |= {FaultKind.PRIMARY_KILL, FaultKind.PAUSE, FaultKind.PARTITION}
+            kinds.add(FaultKind.HAND_OVER)
         if shape.archivers:
             kinds |= {FaultKind.ARCHIVER_KILL, FaultKind.DATABASE_AWAY}
         return frozenset(kinds)
@@ -246,6 +96,7 @@ class LocalBreaker:
             FaultKind.ROLLING_RESTART: self._roll,
             FaultKind.PRIMARY_KILL: self._kill_primary,
             FaultKind.PAUSE: self._pause_primary,
+            FaultKind.HAND_OVER: self._hand_over,
             FaultKind.RESHARD: self._reshard,
             FaultKind.PARTITION: self._cut_off_primary,
             FaultKind.ARCHIVER_KILL: self._kill_archiver,
@@ -295,7 +146,7 @@ class LocalBreaker:
 
     def _is_another(self, before: LocalProcess) -> bool:
         now = [one for one in self._cluster.processes("edge") if one.port == before.port]
-        return bool(now) and now[0].pid != before.pid and _is_ready(f"http://{HOST}:{before.port}")
+        return bool(now) and now[0].pid != before.pid and is_ready(f"http://{HOST}:{before.port}")
 
     async def _kill_primary(self, random: Random) -> str:
         shard, victim = await self._primary(random)
@@ -310,6 +161,12 @@ class LocalBreaker:
         finally:
             os.kill(victim.pid, signal.SIGCONT)
         return f"primary of {shard} on {victim.port} stopped for {PAUSE_S:g} s"
+
+    async def _hand_over(self, random: Random) -> str:
+        """Give a shard another primary as people do before they restart its server."""
+        shard, before = await self._primary(random)
+        said = await self._roomful("failover", shard)
+        return f"{shard} handed over by {before.port}: {said}"
 
     async def _reshard(self, random: Random) -> str:
         """Add a shard as people do, or drain one when there is one more than at the start."""
@@ -391,7 +248,7 @@ class LocalBreaker:
             return "; ".join(f"{one.name}: {one.phase} {one.reason}" for one in waiting)
         if self._shape.archivers and (why := await self._archive_lack(reading.topology)):
             return why
-        away = [url for url in self._cluster.urls if not await asyncio.to_thread(_is_ready, url)]
+        away = [url for url in self._cluster.urls if not await asyncio.to_thread(is_ready, url)]
         return f"{', '.join(away)} not ready" if away else ""
 
     async def _archive_lack(self, topology: Topology) -> str:

@@ -19,6 +19,7 @@ class Times(msgspec.Struct, frozen=True, rename="camel"):
 
     count: int
     p50: float
+    p95: float
     p99: float
     max: float
 
@@ -30,7 +31,9 @@ class FaultFigures(msgspec.Struct, frozen=True, rename="camel"):
     failed: int
     """How many could not be done, or were not mended in time."""
     ack_ms: Times | None
-    """How long acks took that were under way meanwhile: the pause is the longest."""
+    """How long acks took that were under way meanwhile."""
+    pause_ms: Times | None
+    """The longest of these, over the faults: what the sender who waited longest saw of each."""
     mended_ms: Times | None
     """From the fault to everything being whole again."""
     bucket_pause_ms: Times | None = None
@@ -86,7 +89,7 @@ def times_of(seconds: Sequence[float]) -> Times | None:
     def at(share: float) -> float:
         return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 3)
 
-    return Times(len(ordered), at(0.5), at(0.99), round(1000 * ordered[-1], 3))
+    return Times(len(ordered), at(0.5), at(0.95), at(0.99), round(1000 * ordered[-1], 3))
 
 
 def build_report(
@@ -162,13 +165,12 @@ def _by_kind(load: Load, incidents: Sequence[Incident]) -> dict[str, FaultFigure
     figures: dict[str, FaultFigures] = {}
     for kind in sorted({incident.kind for incident in incidents}):
         those = [incident for incident in incidents if incident.kind is kind]
-        acks: list[float] = []
-        for incident in those:
-            acks += load.acks.between(incident.began_at, incident.ended_at)
+        acks = [load.acks.between(incident.began_at, incident.ended_at) for incident in those]
         figures[kind.value] = FaultFigures(
             count=len(those),
             failed=sum(incident.failed is not None for incident in those),
-            ack_ms=times_of(acks),
+            ack_ms=times_of([took for one in acks for took in one]),
+            pause_ms=times_of([one[-1] for one in acks if one]),
             mended_ms=times_of([one.ended_at - one.began_at for one in those]),
             bucket_pause_ms=times_of([ms / 1000 for one in those for ms in one.pauses_ms]),
         )
