@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from cluster.failover_world import PATIENCE, World, address
+from roomful.cluster import failover
 from roomful.cluster.failover import FAILOVER_TABLE, ShardState, plan_shard, quorum
 from roomful.cluster.shard_facts import (
     Attach,
@@ -26,6 +28,8 @@ from roomful.cluster.shard_facts import (
     Patience,
     Promote,
     Publish,
+    ServerFacts,
+    ShardFacts,
     TakeTerm,
     Wish,
 )
@@ -310,3 +314,44 @@ def test_whatever_breaks_nothing_acknowledged_is_lost() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def _too_few(record: ShardRecord, acks: int) -> int:
+    return max(1, quorum(record, acks) - 1)
+
+
+def _unfenced(facts: ShardFacts, one: ServerFacts, why: str) -> failover._Place:
+    place = _LOCATE_CHOSEN(facts, one, why)
+    if place.state is ShardState.LISTENING:
+        return failover._Place(ShardState.FENCED, one, why)
+    return place
+
+
+_LOCATE_CHOSEN = failover._locate_chosen
+
+
+@pytest.mark.parametrize(
+    ("guard", "broken"),
+    [
+        pytest.param("quorum", _too_few, id="one replica fewer is asked than R > N - W"),
+        pytest.param("_locate_chosen", _unfenced, id="replicas still listen to the old primary"),
+    ],
+)
+def test_without_a_guard_an_acknowledged_message_is_lost(
+    guard: str, broken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine above finds it: it can fail."""
+    monkeypatch.setattr(failover, guard, broken)
+    with pytest.raises(AssertionError, match="lost"):
+        run_state_machine_as_test(
+            Failures,
+            settings=settings(
+                max_examples=5000,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
