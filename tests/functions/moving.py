@@ -69,6 +69,10 @@ def contents(shard: Calls, tag: str) -> Mapping[str, object]:
 
 
 def _content(shard: Calls, name: str) -> tuple[Any, bool]:
+    if name[name.index("}") :].startswith("}d:"):
+        for key in shard.command("KEYS", "{ids}*"):
+            if (value := shard.command("HGET", key, name)) is not None:
+                return value.rsplit(b" ", 1)[0], True
     ends = shard.command("PTTL", name) > 0
     match shard.command("TYPE", name):
         case b"stream":

@@ -59,9 +59,14 @@ local function keys_in(_, args)
   if refusal then return refusal end
   local wanted = {}
   for index = 4, #args do wanted[args[index]] = true end
-  local found = redis.call('SCAN', args[2], 'COUNT', args[3])
-  local reply = {found[1]}
-  for _, key in ipairs(found[2]) do
+  local names, following = scan_ids(args[2], args[3])
+  if not names then
+    local found = redis.call('SCAN', args[2], 'COUNT', args[3])
+    following, names = found[1], found[2]
+    if following == '0' then following = ids_from(1, 1) end
+  end
+  local reply = {following}
+  for _, key in ipairs(names) do
     local brace = string.find(key, '}', 1, true)
     local tag = brace and string.sub(key, 1, brace)
     if tag and wanted[tag] and not is_own(tag, key) then reply[#reply + 1] = key end
@@ -84,10 +89,17 @@ local function dump(keys, args)
   if refusal then return refusal end
   if not is_leaving(bucket) then return refuse('BUCKET', bucket.record) end
   local reply, size, limit, longest = {}, 0, tonumber(args[3]), tonumber(args[4])
+  local now = now_ms()
   for _, key in ipairs(keys) do
     if size >= limit then break end
-    local payload, left = false, redis.call('PTTL', key)
-    if is_long(bucket.tag, key, longest) then left = LONG else payload = redis.call('DUMP', key) end
+    local payload, left
+    if is_id(key) then
+      payload, left = dump_id(key, now)
+    elseif is_long(bucket.tag, key, longest) then
+      payload, left = false, LONG
+    else
+      payload, left = redis.call('DUMP', key), redis.call('PTTL', key)
+    end
     reply[#reply + 1], reply[#reply + 2] = payload, left
     size = size + #key + (payload and #payload or 0)
   end
@@ -226,12 +238,14 @@ end
 local function import(keys, args)
   local bucket, refusal = bucket_for(keys, args)
   if refusal then return refusal end
-  local tag = bucket.tag
+  local tag, now = bucket.tag, now_ms()
   if not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
   for index, key in ipairs(keys) do
     local payload, ttl = args[2 * index + 1], tonumber(args[2 * index + 2])
     assert(split(key) == tag and not is_own(tag, key), 'roomful: not of the bucket')
-    if payload == '' or ttl == 0 then
+    if is_id(key) then
+      import_id(key, payload, ttl, now)
+    elseif payload == '' or ttl == 0 then
       redis.call('DEL', key)
     else
       redis.call('RESTORE', key, text(math.max(0, ttl)), payload, 'REPLACE')
@@ -330,12 +344,13 @@ local function clear(keys, args)
   if refusal then return refusal end
   local is_left = bucket.is_meant and bucket.state == 'GONE'
   if not is_left and not is_taking(bucket) then return refuse('BUCKET', bucket.record) end
-  local tag = bucket.tag
+  local tag, count, rest = bucket.tag, 0, {}
   for _, key in ipairs(keys) do
     assert(split(key) == tag and not is_own(tag, key), 'roomful: not of the bucket')
     if is_links(tag, key) then uncover_links(tag, key) end
+    if is_id(key) then count = count + drop_id(key) else rest[#rest + 1] = key end
   end
-  return redis.call('UNLINK', unpack(keys))
+  return #rest > 0 and count + redis.call('UNLINK', unpack(rest)) or count
 end
 
 local function arrivals(_, args)
@@ -367,12 +382,13 @@ end
 register('roomful_v1_move', move, 'allow-oom')
 
 -- term, cursor, count (about), {b}... -> {next cursor, name, ...} of the keys of these buckets that
--- are copied, as SCAN gives them.
+-- are copied, and of their ids ({b}d:...), as SCAN gives them. The cursor is 0 at first and at the
+-- end, and else whatever was given.
 register('roomful_v1_keys', keys_in, 'no-writes')
 
 -- KEYS of one bucket; term, migration, limit_bytes, log_bytes -> {DUMP or nil, PTTL, ...} of the
 -- first ones, at least one: none after the limit is reached. Of a log that takes more than log_bytes
--- nil and -3. MOVING or FROZEN.
+-- nil and -3; of an id instead of DUMP the text that a repetition is answered with. MOVING or FROZEN.
 register('roomful_v1_dump', dump, 'no-writes')
 
 -- KEYS {b}l:room; term, migration, after (an entry's id, or ''), limit_bytes -> {PTTL,

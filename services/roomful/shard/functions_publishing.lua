@@ -30,17 +30,19 @@ end
 local function answer(batch, room, reply)
   while room do
     for index = 0, room.count - 1 do
-      batch.replies[room.number + index] = reply(batch.args[room.at + 3 * index])
+      local number = room.number + index
+      batch.replies[number] = reply(batch.args[room.at + 3 * index], number)
     end
     room = room.more
   end
 end
 
--- Tell the edges that hear the room. Nobody hears a replica: what it would get of this is a third of
+-- Tell the edges that hear the rooms. Nobody hears a replica: what it would get of this is a third of
 -- all that it gets, and has the envelopes a second time.
-local function tell(room, publication)
+local function tell(batch)
   redis.set_repl(redis.REPL_NONE)
-  redis.call('PUBLISH', 'r:' .. room.name, publication)
+  local told = batch.told
+  for index = 1, #told, 2 do redis.call('PUBLISH', told[index], told[index + 1]) end
   redis.set_repl(redis.REPL_ALL)
 end
 
@@ -60,27 +62,46 @@ local function keep(batch, room, last, renew)
   redis.call('XTRIM', room.key, 'MINID', '=', text(old + 1))
 end
 
--- Store one message; gives its offset, or the words of its first one, or of an error.
-local function store(batch, log, newest, identity, is_named, time, envelope)
-  local seq = batch.seq + 1
+-- Name the ids of a room's messages, and say which are to be looked for.
+local function want_ids(batch, room)
+  local args, names, prefix = batch.args, batch.names, ids_of(room)
+  local named, retried = batch.named.wanted, batch.retried.wanted
+  while room do
+    local number = room.number
+    for at = room.at, room.at + 3 * room.count - 1, 3 do
+      local identity, name = args[at], false
+      if identity ~= '' then
+        name = prefix .. identity
+        local wanted = string.byte(identity) == 126 and retried or named -- ~
+        wanted[#wanted + 1] = name
+      end
+      names[number], number = name, number + 1
+    end
+    room = room.more
+  end
+end
+
+-- Store a message of which nothing is known; gives its offset, or the words of an error.
+local function store(batch, log, newest, name, at)
+  local args, seq = batch.args, batch.seq + 1
   local offset = text(seq)
-  if identity then
-    local words = offset .. ' ' .. time
-    local window = is_named and batch.window or batch.retry
-    local first = redis.call('SET', identity, words, 'NX', 'GET', 'PX', window)
-    if first then return first end
-  end
-  local added = redis.pcall('XADD', log, offset .. '-' .. newest, 'e', envelope)
-  if type(added) == 'table' then
-    if identity then redis.call('DEL', identity) end
-    return 'ERROR ' .. added.err
-  end
+  local added = redis.pcall('XADD', log, offset .. '-' .. newest, 'e', args[at + 2])
+  if type(added) == 'table' then return 'ERROR ' .. added.err end
   batch.seq = seq
+  if name then
+    local words = offset .. ' ' .. args[at + 1]
+    local ids = string.byte(args[at]) == 126 and batch.retried or batch.named -- ~
+    local stored, size = ids.stored, #ids.stored
+    stored[size + 1], stored[size + 2] = name, words .. ids.ending
+    batch.found[name] = words
+  end
   return seq, offset
 end
 
+-- Store what is new of a room's messages. Nothing here breaks off but for what is past repair: what
+-- was stored is told, whatever comes after it.
 local function append(batch, room)
-  local args, replies, log, ids = batch.args, batch.replies, room.key, ids_of(room)
+  local args, replies, log, found = batch.args, batch.replies, room.key, batch.found
   local newest, renew = tail(room.tail)
   newest = newest or text(forgotten_in(room.tag, forgotten(batch.now, batch.before), {}))
   -- The publication: its head, and three parts of each message.
@@ -88,13 +109,12 @@ local function append(batch, room)
   while run do
     local number = run.number
     for at = run.at, run.at + 3 * run.count - 1, 3 do
-      local identity, envelope = args[at], args[at + 2]
-      local is_named = string.byte(identity) ~= 126 -- ~
-      identity = identity ~= '' and ids .. identity
-      local reply, offset = store(batch, log, newest, identity, is_named, args[at + 1], envelope)
+      local name = batch.names[number]
+      local reply, offset = name and found[name]
+      if not reply then reply, offset = store(batch, log, newest, name, at) end
       if offset then
         newest = offset
-        parts[size + 1], parts[size + 2], parts[size + 3] = '\146', cmsgpack.pack(reply), envelope
+        parts[size + 1], parts[size + 2], parts[size + 3] = '\146', cmsgpack.pack(reply), args[at + 2]
         size = size + 3
       end
       replies[number], number = reply, number + 1
@@ -103,10 +123,10 @@ local function append(batch, room)
   end
   if size == 3 then return end
   parts[3] = array(size / 3 - 1)
-  local publication = table.concat(parts)
-  redis.call('XTRIM', log, 'MAXLEN', '~', batch.keep)
+  local publication, told = table.concat(parts), batch.told
+  told[#told + 1], told[#told + 2] = 'r:' .. room.name, publication
   keep(batch, room, newest, renew)
-  tell(room, publication)
+  redis.call('XTRIM', log, 'MAXLEN', '~', batch.keep)
   if not batch.outbox or room.class == '-' then return end
   if batch.is_full then
     batch.unarchived = newest
@@ -128,9 +148,9 @@ local function not_lagging(batch, rooms)
   local taking, count = {}, 0
   for _, room in ipairs(rooms) do
     if room.class == '1' then
-      local ids = ids_of(room)
-      answer(batch, room, function(identity)
-        return identity ~= '' and redis.call('GET', ids .. identity) or 'LAGGING'
+      answer(batch, room, function(_, number)
+        local name = batch.names[number]
+        return name and batch.found[name] or 'LAGGING'
       end)
     else
       taking[#taking + 1] = room
@@ -183,15 +203,36 @@ local function admitted(batch, rooms)
   return open, count
 end
 
+-- Store all that is new, and tell it. It may break off midway: then it is told, and known by its ids,
+-- up to there; the whole batch is sent again.
+local function store_all(batch, rooms)
+  local is_whole, why = pcall(function()
+    for _, room in ipairs(rooms) do append(batch, room) end
+  end)
+  keep_ids(batch.named, batch.now)
+  keep_ids(batch.retried, batch.now)
+  tell(batch)
+  if not is_whole then error(why, 0) end
+  mark(batch)
+  note_outbox(batch)
+end
+
 local function publish(keys, args)
-  local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox')
+  local shard = redis.call('HMGET', SHARD, 'term', 'seq', 'marked', 'outbox', 'ids:n', 'ids:r')
   if shard[1] ~= args[1] then return refuse('STALE_TERM', shard[1] or '0') end
-  local batch = {args = args, keep = args[2], age = tonumber(args[3]), window = args[4],
-    retry = text(math.min(tonumber(args[4]), RETRY_MS)), slack = math.floor(tonumber(args[3]) / 8),
-    outbox = false, is_full = false, boxed = 0, unarchived = false, now = now_ms(),
-    marked = tonumber(shard[3] or 0), before = tonumber(shard[2]), replies = {}}
+  local now, window = now_ms(), tonumber(args[4])
+  local named = ids_of_kind('n', shard[5], window)
+  local retried = ids_of_kind('r', shard[6], math.min(window, RETRY_MS))
+  named.ending, retried.ending = ' ' .. text(now + window), ' ' .. text(now + retried.window)
+  local batch = {args = args, keep = args[2], age = tonumber(args[3]),
+    slack = math.floor(tonumber(args[3]) / 8), outbox = false, is_full = false, boxed = 0,
+    unarchived = false, now = now, marked = tonumber(shard[3] or 0), before = tonumber(shard[2]),
+    replies = {}, told = {}, names = {}, found = {}, named = named, retried = retried}
   local open, count = admitted(batch, by_room(keys, args))
   if batch.before + count > MAX_OFFSET then return refuse('EXHAUSTED') end
+  for _, room in ipairs(open) do want_ids(batch, room) end
+  find_ids(named, now, batch.found)
+  find_ids(retried, now, batch.found)
   if args[5] ~= '0' then
     local entries, bytes = string.match(args[5], '^(%d+) ?(%d*)$')
     batch.outbox = true
@@ -208,9 +249,7 @@ local function publish(keys, args)
     -- All at once and first: whatever happens below, no offset is given twice.
     redis.call('HINCRBY', SHARD, 'seq', text(count))
     batch.seq = batch.before
-    for _, room in ipairs(open) do append(batch, room) end
-    mark(batch)
-    note_outbox(batch)
+    store_all(batch, open)
   end
   return batch.replies
 end

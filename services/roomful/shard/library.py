@@ -35,6 +35,7 @@ LIBRARY_NAME: Final = "roomful"
 
 _PARTS: Final = (
     "functions.lua",
+    "functions_ids.lua",
     "functions_publishing.lua",
     "functions_reading.lua",
     "functions_presence.lua",

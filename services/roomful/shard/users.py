@@ -64,7 +64,7 @@ _COMMANDS: Final = {
         config|set replicaof failover function|load function|list acl|setuser
         publish scan time memory|usage dump restore
         del unlink exists pexpire pttl get mget set
-        hget hmget hgetall hexists hlen hset hdel hincrby
+        hget hmget hgetall hexists hlen hscan hset hdel hincrby
         sadd srem scard sismember smembers spop
         zadd zrem zrangebyscore zremrangebyscore zscore
         xadd xlen xrange xrevrange""",
