@@ -46,6 +46,31 @@ def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
     }
 
 
+def test_a_cluster_that_acks_before_a_replica_has_it_is_found_out(tmp_path: Path) -> None:
+    """A primary that is cut off goes on acknowledging: with `memory`, what nobody else gets."""
+    done = subprocess.run(
+        [
+            *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
+            *("--durability", "memory", "--faults", FaultKind.PARTITION),
+            *("--duration", "16", "--fault-every", "12", "--rate", "150", "--seed", "5"),
+            *("--clients", "24", "--rooms", "12"),
+        ],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert not report["ok"]
+    assert report["lost"] > 0
+    assert report["examples"]
+
+
 def test_a_fault_that_the_cluster_cannot_survive_is_refused(tmp_path: Path) -> None:
     """Without replicas no primary may be killed: it is said before anything starts."""
     done = subprocess.run(

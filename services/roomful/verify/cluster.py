@@ -71,6 +71,8 @@ class LocalShape:
     edges: int = 3
     shards: int = 3
     replicas: int = 1
+    durability: str | None = None
+    """None: the most that the replicas allow without a disk."""
     archivers: int = 0
     outage_s: float = 60.0
     """How long the archive's database is away."""
@@ -101,6 +103,8 @@ def local_cluster(
         command += ["--replicas", str(shape.replicas), "--state-dir", str(directory / "state")]
         command += ["--port", str(first), "--shard-port", str(first + shape.edges)]
         command += ["--archivers", str(shape.archivers)]
+        if shape.durability is not None:
+            command += ["--durability", shape.durability]
         settings = {
             "ROOMFUL_LOG_MESSAGES_PER_ROOM": str(log_entries),
             # Never the one of the environment: it was not given to be broken.

@@ -18,6 +18,7 @@ import uvloop
 from roomful.archive.base import ArchiveUnavailable
 from roomful.edge.auth import Authenticator, AuthSettings
 from roomful.edge.settings import DEV_SECRET, BadSettings
+from roomful.local.layout import DURABILITIES
 from roomful.verify.cluster import LocalShape, NoCluster, local_cluster
 from roomful.verify.incidents import Breaker, FaultKind, Nothing
 from roomful.verify.load import LoadFailed, LoadPlan
@@ -74,6 +75,12 @@ def add_verify(commands: Any) -> None:
         default=1,
         metavar="N",
         help="of each shard, with --local (default: 1)",
+    )
+    parser.add_argument(
+        "--durability",
+        choices=DURABILITIES,
+        help="with --local, as for `roomful cluster`: what an ack means. With `memory` it is less "
+        "than the promise, and a lost primary is found out (default: replicated, with replicas)",
     )
     parser.add_argument(
         "--archive",
@@ -164,7 +171,14 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _verify_local(options: argparse.Namespace, run: Run) -> Report:
     archivers = options.archivers if options.archive else 0
-    shape = LocalShape(options.edges, options.shards, options.replicas, archivers, options.outage)
+    shape = LocalShape(
+        options.edges,
+        options.shards,
+        options.replicas,
+        options.durability,
+        archivers=archivers,
+        outage_s=options.outage,
+    )
     kinds = _kinds(options.faults, LocalBreaker.possible(shape) | {FaultKind.CLIENT_CUT})
     # What is sent until the last fault is mended, twice over: rooms are not drawn evenly.
     longest_s = run.duration_s + MEND_S * len(kinds) + RESHARD_S
