@@ -179,6 +179,20 @@ async def test_the_topology_is_kept_by_all_shards(make_fleet: MakeFleet, control
         assert primary.command("HGET", "roomful:topology", "generation") == generation
 
 
+async def test_a_command_that_takes_the_lead_makes_nobody_suspect(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """Its controller closes the other one's connections: the servers are there all the same."""
+    fleet = make_fleet(shards=2, replicas=1)
+    driven, command = control(fleet, acks=1), control(fleet, acks=1, insists=True)
+    await driven.until(lambda _: bool(driven.controller.status.shards) and driven.shard().is_whole)
+    assert (await command.once()).is_leading
+    status = await driven.once()
+    assert (status.is_leading, status.unreachable) == (False, {})
+    await command.controller.aclose()
+    assert (await driven.serve()).unreachable == {}
+
+
 async def test_a_server_that_speaks_something_else_is_told_of(
     make_fleet: MakeFleet, control: Control
 ) -> None:

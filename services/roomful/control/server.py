@@ -100,6 +100,11 @@ class Server:
             self._link.close()
             self._link = None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection that was not seen to end."""
+        return self._link is not None and not self._link.is_closed
+
     # What it says ---------------------------------------------------------------------------
 
     async def observe(self, *, insists: bool = False) -> Observation:

@@ -74,7 +74,7 @@ class Survey:
             patience_s = self._pace.timeout_s * (0.5 if is_missing else 2.0)
             try:
                 async with asyncio.timeout(patience_s):
-                    seen[server.address] = await server.observe(insists=self._insists)
+                    seen[server.address] = await self._observe(server)
                 self._missing_since.pop(server.address, None)
             except (ServerUnreachable, TimeoutError) as exc:
                 unreachable[server.address] = getattr(exc, "why", "no answer in time")
@@ -84,6 +84,16 @@ class Survey:
             for server in self.servers.values():
                 group.create_task(ask(server))
         return seen, unreachable
+
+    async def _observe(self, server: Server) -> Observation:
+        was_connected = server.is_connected
+        try:
+            return await server.observe(insists=self._insists)
+        except ServerUnreachable as exc:
+            # Closed for a command that leads now, or as idle: it says nothing of the server.
+            if not was_connected or isinstance(exc.__cause__, TimeoutError):
+                raise
+            return await server.observe(insists=self._insists)
 
     async def look_again(self, view: ShardView) -> ShardView:
         """Give *view* with what the servers that answered a moment ago say now."""
