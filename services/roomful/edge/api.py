@@ -1,8 +1,8 @@
 """
 The HTTP API: what backends do with a service token, the probes, and the numbers.
 
-Each call is an Operation: its OpenAPI entry and its types stand beside its handler, and
-openapi.py makes the document from them.
+Each call is an Operation: its handler with the types of its bodies (api_bodies.py), from which
+openapi.py makes the document.
 """
 
 from __future__ import annotations
@@ -11,15 +11,29 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from roomful.archive.base import Erasure
+from roomful.edge.api_bodies import (
+    Accepted,
+    DevSignIn,
+    Done,
+    DoneEverywhere,
+    Erased,
+    ErrorBody,
+    Failure,
+    Revocation,
+    RoomEvent,
+    Shed,
+    Shedding,
+    UserMessage,
+)
 from roomful.edge.control import Reached
 from roomful.edge.drain import shed
 from roomful.edge.encoding import page_json
@@ -35,7 +49,7 @@ from roomful.edge.openapi import Operation, Parameter, build_document
 from roomful.edge.report import cluster_stats, health, samples
 from roomful.edge.router import HISTORY_LIMIT, PublishCall
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.protocol.operations import MessageId, UserName, is_clean
+from roomful.protocol.operations import is_clean
 from roomful.shard.base import Cast, Envelope, RoomId, Settle, Stored, UserId, user_room
 from roomful.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -67,100 +81,6 @@ _STATUS = {
 
 def _status(code: RefusalCode) -> int:
     return _STATUS.get(code, 503 if code.is_retryable else 400)
-
-
-class ErrorBody(Struct):
-    """Why a call was refused."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
-class Failure(Struct):
-    """The body of every answer that is not 2xx."""
-
-    error: ErrorBody
-
-
-class RoomEvent(Struct, rename="camel", forbid_unknown_fields=True):
-    """An event for a room."""
-
-    data: Raw
-    event: Annotated[str, Meta(min_length=1, max_length=128)] = "message"
-    id: MessageId | None = None
-    user_id: UserName = "server"
-
-
-class UserMessage(Struct, rename="camel", forbid_unknown_fields=True):
-    """A direct message to a user."""
-
-    content: Raw
-    id: MessageId | None = None
-    sender: UserName = msgspec.field(name="from", default="server")
-
-
-class Revocation(Struct, rename="camel", forbid_unknown_fields=True):
-    """Whose tokens are refused from now on; one of the first two is given."""
-
-    user_id: UserName | None = None
-    token_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    until: float | None = None
-    """Seconds since the epoch; by default a day from now."""
-
-
-class Shedding(Struct, forbid_unknown_fields=True):
-    """How many clients to send to other edges."""
-
-    count: Annotated[int, Meta(ge=1, le=100_000)]
-
-
-class DevSignIn(Struct, forbid_unknown_fields=True):
-    """A name to sign in with."""
-
-    user: UserName
-
-
-class Accepted(Struct, rename="camel"):
-    """A message was stored."""
-
-    success: bool
-    id: str
-    offset: int
-    timestamp: int
-
-
-class Erased(Struct, rename="camel"):
-    """Messages were erased, or are being: then the count is not known yet."""
-
-    success: bool
-    messages: int | None
-
-
-class Done(Struct, rename="camel"):
-    """How many connections of this edge a call reached."""
-
-    success: bool
-    connections: int
-
-
-class Shed(Struct):
-    """How many clients were sent to other edges."""
-
-    closed: int
-
-
-class DoneEverywhere(Struct, rename="camel"):
-    """What a call did on all edges."""
-
-    success: bool
-    """Whether every edge has said that it did it."""
-    connections: int
-    """Closed, on the edges that answered."""
-    edges: int
-    """There are so many."""
-    answered: int
-    """So many did it for certain; the others may have."""
 
 
 def _everywhere(reached: Reached) -> DoneEverywhere:
