@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,10 +27,13 @@ __all__ = [
     "Kind",
     "KubernetesApi",
     "NotFound",
+    "Write",
     "read_configuration",
     "read_namespace",
 ]
 
+Write = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""Sends a request that changes something, or refuses to: not every operator is at work."""
 FIELD_MANAGER: Final = "roomful-operator"
 TIMEOUT: Final = httpx.Timeout(10.0, connect=5.0)
 

@@ -14,17 +14,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from roomful.cluster.topology import Address
-from roomful.control.asking import leave_request
 from roomful.control.controller import Controller
 from roomful.control.spec import ClusterSpec, ClusterStatus
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import (
-    CLUSTERS,
-    EVENTS,
     OWNED,
     PODS,
     SECRETS,
@@ -40,13 +36,7 @@ from roomful_operator.manifests.parts import (
     cluster_labels,
 )
 from roomful_operator.manifests.shards import member_names, set_name
-from roomful_operator.orders import (
-    CHANGE_PASSWORDS,
-    FAILOVER,
-    MOVE_BUCKET,
-    read_failover,
-    read_move,
-)
+from roomful_operator.ordered import Ordered
 from roomful_operator.reconcile import (
     Action,
     Apply,
@@ -62,14 +52,12 @@ from roomful_operator.scaling import DELETION_COST, EdgeScaling
 from roomful_operator.sharding import Sharding
 from roomful_operator.signing_in import SigningIn
 from roomful_operator.spec import Cluster, parse_cluster
-from roomful_operator.status import Condition, Facts, build_status, flips, is_alarming
+from roomful_operator.status import Facts, build_status
+from roomful_operator.telling import Telling, now
 
 __all__ = ["Keeper", "Leadership"]
 
 logger = logging.getLogger("roomful.operator")
-
-MAX_MESSAGE: Final = 1000
-"""Of an event; the API server refuses more than 1024."""
 
 Leadership = Callable[[], bool]
 """Whether this operator is the one at work; asked before every write."""
@@ -106,6 +94,8 @@ class Keeper:
         self._controller: Controller | None = None
         self._task: asyncio.Task[None] | None = None
         self._signing_in = SigningIn(api, self._write)
+        self._telling = Telling(api, self._write)
+        self._ordered = Ordered(api, self._write, self._signing_in, self._telling)
         self._scaling = EdgeScaling()
         self._sharding = Sharding()
         self._signing: str | None = None
@@ -152,8 +142,9 @@ class Keeper:
                     await self._do(cluster, action)
                 await self._tend_controller(cluster, plan, observed)
                 await self._sharding.ask(cluster, self._controller, self._signing_in.credentials)
-                await self._obey(cluster, document, observed)
-                await self._end_change(cluster, pods)
+                if self._controller is not None:
+                    await self._ordered.obey(cluster, document, observed, self._controller)
+                    await self._ordered.end_change(cluster, self._controller, pods)
                 await self._roll(cluster, observed, pods)
                 if is_calm and cluster.edges.autoscaling is not None:
                     await self._even_out(cluster, edges)
@@ -169,8 +160,8 @@ class Keeper:
             resizing=self._sharding.resizing,
             failure=failure,
         )
-        status = build_status(facts, previous, _now())
-        await self._tell(cluster, previous, status)
+        status = build_status(facts, previous, now())
+        await self._telling.tell(cluster, previous, status)
         return Outcome(status, self._writes)
 
     # Looking --------------------------------------------------------------------------------
@@ -230,57 +221,6 @@ class Keeper:
         body = {"metadata": {"annotations": {DELETION_COST: "-1"}}}
         for name in going:
             await self._write(self._api.merge(PODS, cluster.identity.namespace, name, body))
-
-    async def _obey(
-        self, cluster: Cluster, document: Mapping[str, Any], observed: Observed
-    ) -> None:
-        """Carry out what people ordered by annotation, take it away, and tell how it went."""
-        controller = self._controller
-        carried = document["metadata"].get("annotations") or {}
-        if controller is None:
-            return
-        if FAILOVER in carried:
-            pods = [pod for name in controller.status.shards for pod in member_names(cluster, name)]
-            try:
-                order = read_failover(document, controller.status.shards, observed.addresses(pods))
-                if order is not None:
-                    await controller.hand_over(order.shard, order.target)
-                said = Condition("Ordered", True, "FailoverOrdered", str(order))
-            except RoomfulError as exc:
-                said = Condition("Ordered", False, "FailoverRefused", str(exc))
-            await self._obeyed(cluster, FAILOVER, said)
-        if MOVE_BUCKET in carried:
-            topology = controller.topology
-            try:
-                move = read_move(document, controller.status.shards, topology)
-                if move is not None and topology is not None:
-                    await leave_request(topology, move, self._signing_in.credentials)
-                said = Condition("Ordered", True, "MoveOrdered", str(move))
-            except RoomfulError as exc:
-                said = Condition("Ordered", False, "MoveRefused", str(exc))
-            await self._obeyed(cluster, MOVE_BUCKET, said)
-        if CHANGE_PASSWORDS in carried:
-            try:
-                await self._signing_in.begin_change(cluster)
-                self._signing_in.tell(controller)
-                said = Condition("Ordered", True, "PasswordsChanging", "old ones are taken too")
-            except RoomfulError as exc:
-                said = Condition("Ordered", False, "PasswordsRefused", str(exc))
-            await self._obeyed(cluster, CHANGE_PASSWORDS, said)
-
-    async def _end_change(self, cluster: Cluster, pods: Sequence[Manifest]) -> None:
-        controller = self._controller
-        if controller is None or not await self._signing_in.end_change(cluster, controller, pods):
-            return
-        self._signing_in.tell(controller)
-        said = Condition("Ordered", True, "PasswordsChanged", "only the new ones are taken")
-        await self._post_event(cluster, said)
-
-    async def _obeyed(self, cluster: Cluster, order: str, said: Condition) -> None:
-        body = {"metadata": {"annotations": {order: None}}}
-        identity = cluster.identity
-        await self._write(self._api.merge(CLUSTERS, identity.namespace, identity.name, body))
-        await self._post_event(cluster, said)
 
     async def _roll(self, cluster: Cluster, observed: Observed, pods: Sequence[Manifest]) -> None:
         """Replace one pod of one shard whose template has changed."""
@@ -349,43 +289,6 @@ class Keeper:
         if self._controller is not None:
             self._signing_in.tell(self._controller)
 
-    # Telling --------------------------------------------------------------------------------
-
-    async def _tell(
-        self, cluster: Cluster, previous: Mapping[str, Any], status: Mapping[str, Any]
-    ) -> None:
-        if status == previous:
-            return
-        head = {"name": cluster.name, "namespace": cluster.identity.namespace}
-        body = {"apiVersion": CLUSTERS.api, "kind": CLUSTERS.name, "metadata": head}
-        await self._write(self._api.apply(CLUSTERS, {**body, "status": status}, part="status"))
-        for flip in flips(previous.get("conditions", ()), status["conditions"]):
-            await self._post_event(cluster, flip)
-
-    async def _post_event(self, cluster: Cluster, flip: Condition) -> None:
-        identity, now = cluster.identity, _now()
-        event = {
-            "metadata": {"generateName": f"{cluster.name}.", "namespace": identity.namespace},
-            "involvedObject": {
-                "apiVersion": CLUSTERS.api,
-                "kind": CLUSTERS.name,
-                "name": cluster.name,
-                "namespace": identity.namespace,
-                "uid": identity.uid,
-            },
-            "type": "Warning" if is_alarming(flip) else "Normal",
-            "reason": flip.reason,
-            "message": f"{flip.type} is {flip.holds}. {flip.message}"[:MAX_MESSAGE].rstrip(),
-            "source": {"component": "roomful-operator"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._write(self._api.create(EVENTS, identity.namespace, event))
-        except ApiFailed as exc:
-            logger.info("event not posted", extra={"cluster": cluster.name, "why": str(exc)})
-
 
 def _component(pod: Manifest) -> str:
     return str(pod["metadata"]["labels"].get(COMPONENT_LABEL))
@@ -395,10 +298,6 @@ def _current_edges(cluster: Cluster, observed: Observed) -> int:
     """How many edges are meant to be there now."""
     live = observed.objects.get(Key("Deployment", edges_name(cluster)))
     return cluster.edges.replicas if live is None else int(live["spec"]["replicas"])
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _decoded(text: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from roomful.control.controller import Controller
 from roomful.control.link import Credentials
 from roomful_operator import passwords
-from roomful_operator.api import SECRETS, Conflict, KubernetesApi, NotFound
+from roomful_operator.api import SECRETS, Conflict, KubernetesApi, NotFound, Write
 from roomful_operator.manifests.access import build_secrets
 from roomful_operator.manifests.parts import ARCHIVER, COMPONENT_LABEL, EDGE, PASSWORDS, Manifest
 from roomful_operator.manifests.shards import redis_secret_name
@@ -26,7 +26,6 @@ from roomful_operator.spec import Cluster
 __all__ = ["SigningIn"]
 
 PASSWORD_BYTES: Final = 24
-Write = Callable[[Awaitable[Any]], Awaitable[Any]]
 
 
 class SigningIn:

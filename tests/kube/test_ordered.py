@@ -1,4 +1,4 @@
-"""What the keeper makes of orders, with real servers under its controller."""
+"""What becomes of orders, with real servers under the controller."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ async def test_an_order_to_move_a_bucket_is_carried_out_once(
                 carried = document(annotations={MOVE_BUCKET: f"{bucket}={target}"})
                 server.objects[CLUSTERS.path("rooms", "chat")] = carried
                 keeper = Keeper(api, lambda: True, lambda: None)
-                keeper._controller = one.controller
-                await keeper._obey(cluster(), carried, Observed({}))
+                await keeper._ordered.obey(cluster(), carried, Observed({}), one.controller)
 
                 owner = S2 if target == "s2" else S1
                 status = await one.until(
