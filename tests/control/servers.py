@@ -34,6 +34,8 @@ class SealedServer:
     directory: Path
     has_users: bool = False
     """Programs sign in, as on Kubernetes, and tests as an administrator."""
+    memory_bytes: int | None = None
+    """For data."""
     _process: subprocess.Popen[bytes] | None = None
     _client: redis.Redis | None = None
 
@@ -41,7 +43,9 @@ class SealedServer:
         """Start it sealed, and wait until it answers."""
         self.directory.mkdir(parents=True, exist_ok=True)
         config = self.directory / "redis.conf"
-        options = ServerOptions(self.address, "127.0.0.1", str(self.directory))
+        options = ServerOptions(
+            self.address, "127.0.0.1", str(self.directory), max_memory_bytes=self.memory_bytes
+        )
         text = render_config(build_server_options(options))
         if self.has_users:
             text += render_users(USERS) + "user admin on >admin ~* &* +@all\n"
@@ -151,7 +155,12 @@ class Fleet:
 
 @contextmanager
 def running_fleet(
-    directory: Path, *, shards: int, replicas: int, has_users: bool = False
+    directory: Path,
+    *,
+    shards: int,
+    replicas: int,
+    has_users: bool = False,
+    memory_bytes: int | None = None,
 ) -> Iterator[Fleet]:
     """Run the servers of *shards* shards, each with *replicas* replicas to be."""
     fleet = Fleet()
@@ -164,6 +173,7 @@ def running_fleet(
                     Address("127.0.0.1", claim_port()),
                     directory / f"{name}-{member}",
                     has_users,
+                    memory_bytes,
                 )
                 for member in range(replicas + 1)
             ]

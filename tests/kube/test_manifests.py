@@ -11,6 +11,7 @@ import pytest
 
 from kube.objects import cluster, container, environment, found, plan, settled
 from roomful.cluster.topology import Address
+from roomful.control.sealed import BACKLOG_BYTES
 from roomful_operator.manifests.edges import build_edges, build_servers
 from roomful_operator.manifests.parts import Manifest
 from roomful_operator.manifests.shards import build_shard_services, build_shard_set
@@ -266,7 +267,7 @@ def test_servers_boot_sealed_and_say_who_they_are() -> None:
         address = found(observed, "Service", name)["spec"]["clusterIP"]
         assert "replicaof 127.0.0.1 1" in lines
         assert f"replica-announce-ip {address}" in lines
-        assert f"maxmemory {64 * 2**20}" in lines
+        assert f"maxmemory {64 * 2**20 + BACKLOG_BYTES}" in lines
         assert lines[0] == "include /etc/roomful-users/users.conf"
 
 

@@ -63,7 +63,7 @@ async def read_usage(
         primary = topology.shards[name].primary
         server = Server(primary, credentials, timeout_s=TIMEOUT_S, is_reader=True)
         try:
-            return name, _usage(await server.info("server", "memory", "cpu"))
+            return name, _usage(await server.info("server", "memory", "cpu", "replication"))
         finally:
             server.close()
 
@@ -71,9 +71,12 @@ async def read_usage(
 
 
 def _usage(info: Mapping[str, str]) -> ShardUsage:
-    limit = int(info["maxmemory"])
-    # What replicas and clients wait for comes and goes; it is not what a shard is full of.
-    used = int(info["used_memory"]) - int(info.get("mem_not_counted_for_evict", 0))
+    # The backlog for replicas is not what a shard is full of, and has a part of its own.
+    backlog = int(info.get("repl_backlog_size", 0))
+    limit = max(0, int(info["maxmemory"]) - backlog)
+    used = int(info["used_memory"]) - min(backlog, int(info.get("mem_replication_backlog", 0)))
+    # What replicas and clients wait for comes and goes.
+    used -= int(info.get("mem_not_counted_for_evict", 0))
     threads = ("used_cpu_sys_main_thread", "used_cpu_user_main_thread")
     cpu_s = sum(float(info.get(name, 0.0)) for name in threads)
     return ShardUsage(used / limit if limit else 0.0, cpu_s, info["run_id"])

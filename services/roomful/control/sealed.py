@@ -13,13 +13,16 @@ from typing import Final
 
 from roomful.cluster.topology import Address
 
-__all__ = ["SEALED", "ServerOptions", "build_server_options", "render_config"]
+__all__ = ["BACKLOG_BYTES", "SEALED", "ServerOptions", "build_server_options", "render_config"]
 
 SEALED: Final = Address("127.0.0.1", 1)
 """
 Where nobody is: the port of tcpmux on the server's own machine. An address and not a name,
 since the server looks names up while it does nothing else.
 """
+
+BACKLOG_BYTES: Final = 64 * 2**20
+"""Of what was written last, kept for replicas that were away: they need not copy everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,9 @@ class ServerOptions:
     directory: str
     """Where its append-only file is; it outlives the process."""
     max_memory_bytes: int | None = None
-    """Above it writes are refused, nothing is ever evicted; None: what the machine has."""
+    """
+    For data. Above it writes are refused, nothing is ever evicted; None: what the machine has.
+    """
 
 
 def build_server_options(options: ServerOptions) -> dict[str, str]:
@@ -61,8 +66,7 @@ def build_server_options(options: ServerOptions) -> dict[str, str]:
         "repl-timeout": "15",
         # Five seconds of waiting for more replicas would be five seconds without an ack.
         "repl-diskless-sync-delay": "0",
-        # So much may be written while a replica is away, and it still need not copy everything.
-        "repl-backlog-size": "64mb",
+        "repl-backlog-size": str(BACKLOG_BYTES),
         "repl-backlog-ttl": "0",
         # A primary that has lost its replicas says so soon; what keeps acks honest is WAIT.
         "min-replicas-max-lag": "5",
@@ -74,7 +78,8 @@ def build_server_options(options: ServerOptions) -> dict[str, str]:
         "tcp-keepalive": "15",
     }
     if options.max_memory_bytes is not None:
-        values["maxmemory"] = str(options.max_memory_bytes)
+        # The backlog counts, and fills up whatever is written: it would leave data less and less.
+        values["maxmemory"] = str(options.max_memory_bytes + BACKLOG_BYTES)
     return values
 
 

@@ -1,0 +1,53 @@
+"""What the memory of a shard's server is for: data, besides what its replicas need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from control.driving import Driven
+from control.servers import Fleet, SealedServer
+from roomful.cluster.cursor import ShardName
+from roomful.control.asking import read_usage
+from support.users import CONTROLLER
+
+MEGABYTE = 2**20
+MakeFleet = Callable[..., Fleet]
+Control = Callable[..., Driven]
+
+
+def fill(server: SealedServer, value: str, count: int) -> None:
+    """Store *value* some times more."""
+    for _ in range(count):
+        server.command("RPUSH", "more", value)
+
+
+async def test_what_was_written_long_ago_takes_no_memory_from_data(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """
+    The backlog for replicas fills with everything that is written, and data has its memory still.
+
+    It counts as used memory: a server with less memory than a backlog refused all writes after it
+    had been written to for long, however little it had.
+    """
+    fleet = make_fleet(shards=1, replicas=1, memory_bytes=16 * MEGABYTE)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    primary = fleet.at(driven.record().primary)
+    value = "x" * (MEGABYTE - 1024)  # with its head it takes a megabyte of the allocator
+    for _ in range(100):
+        primary.store("same", value)
+
+    topology = driven.controller.topology
+    assert topology is not None
+    usage = (await read_usage(topology, CONTROLLER))[ShardName("s1")]
+    assert 1 / 16 < usage.memory < 0.5
+
+    fill(primary, value, 12)
+    usage = (await read_usage(topology, CONTROLLER))[ShardName("s1")]
+    assert usage.memory > 0.75
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        fill(primary, value, 12)
