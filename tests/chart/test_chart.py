@@ -74,6 +74,23 @@ def test_every_container_says_what_it_needs(render: Render, values: Manifest) ->
             assert "memory" in container["resources"]["limits"], name
 
 
+def test_a_busy_machine_restarts_nothing(render: Render) -> None:
+    """
+    Who answers slowly is left alone: only a minute without any answer is an end.
+
+    HAProxy with the default of a second was restarted on a busy node, and cut every client.
+    """
+    probed = 0
+    for name, spec in render().pods():
+        for container in spec["containers"]:
+            if (probe := container.get("livenessProbe")) is None:
+                continue
+            probed += 1
+            assert probe["timeoutSeconds"] >= 5, name
+            assert probe.get("periodSeconds", 10) * probe["failureThreshold"] >= 60, name
+    assert probed >= 2
+
+
 @pytest.mark.parametrize("component", ["operator", "loadBalancer"])
 def test_people_may_add_to_pods(render: Render, component: str) -> None:
     """The chart's own pods take the same additions as those that the operator makes."""

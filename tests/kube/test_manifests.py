@@ -312,6 +312,14 @@ def test_servers_of_a_shard_are_on_different_nodes() -> None:
     )
 
 
+@pytest.mark.parametrize("workload", everything())
+def test_a_busy_machine_restarts_nothing(workload: Manifest) -> None:
+    """Who answers slowly is left alone: only a minute without any answer is an end."""
+    probe = container(workload)["livenessProbe"]
+    assert probe["timeoutSeconds"] >= 5
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
+
+
 @pytest.mark.parametrize("component", ["edge", "archiver"])
 def test_a_lost_node_takes_no_component_whole(component: str) -> None:
     """
@@ -355,7 +363,7 @@ def test_a_template_changes_only_on_purpose() -> None:
         ).hexdigest()[:12]
         for name, workload in templates.items()
     }
-    assert digests == {"edge": "e3892f6787d2", "shard": "153906e76125"}
+    assert digests == {"edge": "fd732516e112", "shard": "153906e76125"}
 
 
 # Who may do what ----------------------------------------------------------------------------

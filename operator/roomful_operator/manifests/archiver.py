@@ -46,7 +46,12 @@ def build_archiver(cluster: Cluster, archive: Archive, *, passwords: str = "") -
             *({"name": name, "value": value} for name, value in values.items()),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
-        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "timeoutSeconds": 3},
+        "livenessProbe": {
+            "httpGet": probe,
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
         "resources": {name: dict(value) for name, value in archive.resources.items()},
     }
     template = build_pod_template(part, archive.pod, container, passwords=passwords)

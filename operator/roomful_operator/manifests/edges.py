@@ -132,7 +132,8 @@ def _container(cluster: Cluster) -> Manifest:
         "env": _environment(cluster),
         "ports": [{"name": "http", "containerPort": EDGE_PORT}],
         "startupProbe": _probe("/livez", period_s=1, failures=60),
-        "livenessProbe": _probe("/livez", period_s=10, failures=3),
+        # Its end moves all of its clients: a minute without an answer is more than a busy machine.
+        "livenessProbe": _probe("/livez", period_s=10, failures=6),
         "readinessProbe": _probe("/readyz", period_s=2, failures=2),
         # The kubelet's own sleep: there is no shell in it.
         "lifecycle": {"preStop": {"sleep": {"seconds": UNREADY_S}}},
@@ -145,7 +146,7 @@ def _probe(path: str, *, period_s: int, failures: int) -> Manifest:
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period_s,
-        "timeoutSeconds": 3,
+        "timeoutSeconds": 5,
         "failureThreshold": failures,
     }
 
