@@ -24,7 +24,8 @@ from roomful.archive.sqlite_chunks import connect, insert, newest_first, without
 from roomful.cluster.cursor import ShardName
 from roomful.shard.base import Entry, Stored
 from roomful.shard.log import LogLimits
-from roomful.shard.memory import IdKey, MemoryLimits, MemoryShard, MemoryState
+from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
+from roomful.shard.sender_ids import IdKey
 
 __all__ = ["EmbeddedArchive"]
 

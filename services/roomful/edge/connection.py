@@ -148,8 +148,11 @@ class Connection(ABC):
         self.rate: MessageRate | None = None
         self.credit = 0
         """Operations that were taken from the rate's buckets ahead."""
-        self.may_send: set[RoomId] | None = None
-        """Joined rooms in which the token itself allows to send: no need to ask again."""
+        self.may_send: dict[RoomId, RoomId] | None = None
+        """
+        Joined rooms in which the token itself allows to send: no need to ask again. Each by its
+        name, so that of what is kept for every message the name of its room is always the same.
+        """
         self.status = "online"
         self.is_closed = False
         self.can_resume = True

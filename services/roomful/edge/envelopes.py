@@ -86,7 +86,8 @@ def build_message(
     """Make the envelope of a `message`; without an *id* it gets one."""
     message_id, timestamp = _new_id() if id is None else id, now_ms()
     body = _json(_MessageBody(message_id, room, user, content, timestamp))[:-1]
-    return Envelope(room, "message", message_id, user, timestamp, body, _plain(attachments))
+    more = _plain(attachments) if attachments else ()
+    return Envelope(room, "message", message_id, user, timestamp, body, more)
 
 
 def build_direct(

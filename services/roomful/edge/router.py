@@ -118,11 +118,11 @@ class Router:
     def _message(
         self, connection: Connection, op: Message, token: bytes | None, attachments: Attachments
     ) -> Answer | None:
-        room = RoomId(op.room_id)
-        if connection.may_send is not None and room in connection.may_send:
-            self._send_message(connection, room, op, token, attachments)
+        may_send = connection.may_send
+        if may_send is not None and (known := may_send.get(RoomId(op.room_id))) is not None:
+            self._send_message(connection, known, op, token, attachments)
             return None
-        self._joined(connection, room)
+        room = self._joined(connection, op.room_id)
         return self._when_allowed(
             connection, room, lambda: self._send_message(connection, room, op, token, attachments)
         )
@@ -160,8 +160,8 @@ class Router:
         asked = self._edge.access.check(connection.identity, room, Right.SEND)
         if asked is None:
             if self._edge.access.is_static:
-                connection.may_send = connection.may_send or set()
-                connection.may_send.add(room)
+                connection.may_send = connection.may_send or {}
+                connection.may_send[room] = room
             send()
             return None
         return self._then(asked, send)
@@ -184,7 +184,19 @@ class Router:
         op: Message | Publish | Direct,
         publish: PublishCall,
     ) -> None:
-        settle = self._settle(connection, envelope.id, token, op.wire_name)
+        """Store *envelope*, and answer the sender when it is safe, or refused."""
+        message_id, operation = envelope.id, op.wire_name
+
+        def answer(outcome: Stored | Refused) -> None:
+            if connection.is_closed:
+                return
+            if isinstance(outcome, Refused):
+                connection.refuse(token, operation, outcome)
+            elif token is not None:
+                body = _StoredBody(True, message_id, outcome.offset, outcome.timestamp)
+                connection.reply(token, _json(body))
+
+        settle: Settle = answer
         if op.traceparent is not None or connection.is_traced:
             envelope, settle = self._trace(connection, envelope, settle, op.traceparent)
         publish(envelope, settle, is_named=op.id is not None)
@@ -207,22 +219,6 @@ class Router:
         if traceparent[54:55] in _SAMPLED:
             return tracing.follow(traceparent, envelope, settle)
         return envelope, settle
-
-    def _settle(
-        self, connection: Connection, message_id: str, token: bytes | None, operation: str
-    ) -> Settle:
-        """Give what answers the sender when its message is stored, or refused."""
-
-        def settle(outcome: Stored | Refused) -> None:
-            if connection.is_closed:
-                return
-            if isinstance(outcome, Refused):
-                connection.refuse(token, operation, outcome)
-            elif token is not None:
-                body = _StoredBody(True, message_id, outcome.offset, outcome.timestamp)
-                connection.reply(token, _json(body))
-
-        return settle
 
     def _direct(
         self, connection: Connection, op: Direct, token: bytes | None, attachments: Attachments
@@ -347,7 +343,7 @@ class Router:
         assert record is not None
         del record.rooms[room]
         if connection.may_send is not None:
-            connection.may_send.discard(room)
+            connection.may_send.pop(room, None)
         self._edge.fanout.leave(connection, room)
         await self._edge.shards.leave(room, record.user, record.sid, with_grace=False)
         await self._edge.sign_in.keep(connection)

@@ -13,7 +13,6 @@ import asyncio
 import math
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,9 +42,10 @@ from roomful.shard.base import (
 )
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.presence import PresenceLimits, RoomPresence
+from roomful.shard.sender_ids import IdKey, SenderIds
 from roomful.shard.sessions import SessionRecords
 
-__all__ = ["IdKey", "Journal", "MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
+__all__ = ["Journal", "MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
 
 SWEEP_S = 1.0
 
@@ -79,7 +79,7 @@ class MemoryStatistics(PublishStatistics):
     """Ids forgotten before their window ended, for want of room: should stay 0."""
 
 
-IdKey = tuple[RoomId, UserId, str]
+_Post = tuple[Envelope, Settle, bool]
 
 
 class MemoryState(msgspec.Struct):
@@ -110,7 +110,7 @@ class MemoryShard:
     """Implements Shard in the process."""
 
     # Mutable state: the counter of offsets; the logs; presence; the batch that is gathering;
-    # ids with their first answer, oldest first; session records.
+    # senders' ids; session records.
     def __init__(
         self,
         *,
@@ -126,12 +126,11 @@ class MemoryShard:
         self.logs = RoomLogs(log_limits or LogLimits())
         self._presence = RoomPresence(presence_limits or PresenceLimits(), self.cast)
         self._offset = 0
-        self._pending: list[tuple[Envelope, Settle, bool]] = []
+        self._pending: list[_Post] = []
         self._pending_bytes = 0
         self._is_ending = False
         self._journal: Journal | None = None
-        self._ids: dict[IdKey, Stored] = {}
-        self._id_queue: deque[tuple[float, IdKey]] = deque()
+        self._ids = SenderIds(self._limits.ids)
         self._sessions = SessionRecords(self._limits.sessions, self._limits.session_bytes, now)
         self._sink: Sink | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -203,29 +202,26 @@ class MemoryShard:
         batch, self._pending, self._pending_bytes = self._pending, [], 0
         if not batch:
             return
-        by_room: dict[RoomId, list[tuple[Envelope, Settle, bool]]] = {}
-        for item in batch:
-            room = item[0].room
-            if room in by_room:
-                by_room[room].append(item)
-            else:
-                by_room[room] = [item]
         now = self._now()
         # First, so that an id is free again when its window is over, however quiet the shard was.
-        self._forget_ids(now)
+        self.statistics.ids_dropped += self._ids.forget(now)
         settled: list[tuple[Settle, Stored]] = []
-        grouped = [(room, self._give_offsets(items, settled)) for room, items in by_room.items()]
+        keys: list[IdKey] = []
+        before = self._offset
+        grouped = self._give_offsets(batch, settled, keys)
         if self._journal is not None:
             try:
                 self._journal.write([entry for _, entries in grouped for entry in entries])
             except Refused as refused:
-                self._give_up(grouped, settled, refused)
+                self._ids.forget_batch(keys)
+                self._give_up(before, settled, refused)
                 return
+        self._ids.keep(keys, now + self._limits.id_window_s)
         append, sink = self.logs.append, self._sink
         for room, entries in grouped:
             for entry in entries:
                 append(entry)
-            if entries and sink is not None:
+            if sink is not None:
                 sink.deliver(self._name, room, entries)
             self.statistics.stored += len(entries)
         self.logs.trim(int(now * 1000))
@@ -236,49 +232,45 @@ class MemoryShard:
             sink.flush()
 
     def _give_offsets(
-        self,
-        items: list[tuple[Envelope, Settle, bool]],
-        settled: list[tuple[Settle, Stored]],
-    ) -> list[Entry]:
-        entries: list[Entry] = []
-        offset = self._offset
-        for envelope, settle, is_named in items:
-            key = (envelope.room, envelope.user, envelope.id)
-            if is_named and (first := self._ids.get(key)) is not None:
-                self.statistics.duplicates += 1
-                settled.append((settle, first))
-                continue
-            offset += 1
-            entries.append(Entry(offset, envelope))
-            stored = Stored(offset, envelope.timestamp)
-            settled.append((settle, stored))
-            if is_named:
-                self._ids[key] = stored
-                self._id_queue.append((self._now() + self._limits.id_window_s, key))
+        self, batch: list[_Post], settled: list[tuple[Settle, Stored]], keys: list[IdKey]
+    ) -> list[tuple[RoomId, list[Entry]]]:
+        """Give what is new its offset, room by room; the ids of it are added to *keys*."""
+        by_room: dict[RoomId, list[_Post]] = {}
+        for post in batch:
+            room = post[0].room
+            if room in by_room:
+                by_room[room].append(post)
+            else:
+                by_room[room] = [post]
+        grouped: list[tuple[RoomId, list[Entry]]] = []
+        offset, first_answers = self._offset, self._ids.first
+        for room, posts in by_room.items():
+            entries: list[Entry] = []
+            for envelope, settle, is_named in posts:
+                if is_named:
+                    key = (room, envelope.user, envelope.id)
+                    first = first_answers.get(key)
+                    if first is not None:
+                        self.statistics.duplicates += 1
+                        settled.append((settle, first))
+                        continue
+                offset += 1
+                entries.append(Entry(offset, envelope))
+                stored = Stored(offset, envelope.timestamp)
+                settled.append((settle, stored))
+                if is_named:
+                    first_answers[key] = stored
+                    keys.append(key)
+            if entries:
+                grouped.append((room, entries))
         self._offset = offset
-        return entries
+        return grouped
 
-    def _give_up(
-        self,
-        grouped: list[tuple[RoomId, list[Entry]]],
-        settled: list[tuple[Settle, Stored]],
-        refused: Refused,
-    ) -> None:
-        """Refuse a batch that could not be written; its offsets are not given again."""
-        new = {entry.offset for _, entries in grouped for entry in entries}
-        self.statistics.refused += len(new)
-        # The batch's ids are the last of the queue.
-        while self._id_queue and self._ids[self._id_queue[-1][1]].offset in new:
-            del self._ids[self._id_queue.pop()[1]]
+    def _give_up(self, before: int, settled: list[tuple[Settle, Stored]], refused: Refused) -> None:
+        """Refuse what is above *before* and could not be written; no offset is given again."""
+        self.statistics.refused += self._offset - before
         for settle, stored in settled:
-            settle(refused if stored.offset in new else stored)
-
-    def _forget_ids(self, now: float) -> None:
-        queue = self._id_queue
-        while queue and (queue[0][0] <= now or len(queue) > self._limits.ids):
-            lapses_at, key = queue.popleft()
-            self.statistics.ids_dropped += lapses_at > now
-            del self._ids[key]
+            settle(refused if stored.offset > before else stored)
 
     def cast(self, cast: Cast) -> None:
         """Send an event to the room now."""
@@ -391,7 +383,7 @@ class MemoryShard:
             forgotten=self.logs.forgotten,
             floors=self.logs.floors(),
             entries=list(self.logs.entries()),
-            ids=[(lapses_at, key, self._ids[key]) for lapses_at, key in self._id_queue],
+            ids=list(self._ids.dump()),
             sessions=self._sessions.dump(),
         )
 
@@ -400,7 +392,5 @@ class MemoryShard:
         self._name = state.name
         self._offset = state.offset
         self.logs.restore(state.entries, state.floors, state.forgotten)
-        for lapses_at, key, stored in state.ids:
-            self._ids[key] = stored
-            self._id_queue.append((lapses_at, key))
+        self._ids.restore(state.ids)
         self._sessions.restore(state.sessions)
