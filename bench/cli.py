@@ -17,7 +17,7 @@ from bench.machine import describe_machine
 from bench.match import Run, RunFailed, Settings, play
 from bench.plan import LOADS, Load
 from bench.report import Context, build_document, build_table
-from bench.rivals import OWN, RIVALS, Rival, rivals_of
+from bench.rivals import COMPARABLE, OWN, RIVALS, Rival, rivals_of
 from bench.server import ServerFailed
 from bench.standing import build_rows
 
@@ -101,7 +101,7 @@ def _parse_arguments() -> argparse.Namespace:
         type=_parse_rivals,
         default=list(RIVALS.values()),
         metavar="RIVALS",
-        help=f"servers to compare with, of: {', '.join(RIVALS)} (default: all)",
+        help=f"servers to compare with, of: {', '.join(COMPARABLE)} (default: {', '.join(RIVALS)})",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {_FULL.rounds}")
     parser.add_argument(
@@ -135,7 +135,7 @@ def _parse_loads(text: str) -> list[Load]:
 
 
 def _parse_rivals(text: str) -> list[Rival]:
-    return _choose(RIVALS, text)
+    return _choose(COMPARABLE, text)
 
 
 def _choose(known: dict[str, _T], text: str) -> list[_T]:

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 
 from bench.rivals.base import Rival, Store
+from bench.rivals.floor import FLOOR
 from bench.rivals.python_socketio import PYTHON_SOCKETIO
 from bench.rivals.roomful import ROOMFUL, ROOMFUL_REDIS
 from bench.rivals.socketio_ws import SOCKETIO, SOCKETIO_REDIS
 
-__all__ = ["OWN", "RIVALS", "ROOMFUL", "ROOMFUL_REDIS", "Rival", "Store", "rivals_of"]
+__all__ = ["COMPARABLE", "OWN", "RIVALS", "ROOMFUL", "ROOMFUL_REDIS", "Rival", "Store", "rivals_of"]
 
 RIVALS = {rival.key: rival for rival in (SOCKETIO, SOCKETIO_REDIS, PYTHON_SOCKETIO)}
-"""What Roomful can be compared with."""
+"""What Roomful is compared with."""
+
+COMPARABLE = {**RIVALS, FLOOR.key: FLOOR}
+"""What it can be compared with: also what is not a server that anybody could use."""
 
 OWN = {False: ROOMFUL, True: ROOMFUL_REDIS}
 """Roomful, by whether its rooms are shared through Redis."""
