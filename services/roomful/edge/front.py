@@ -13,7 +13,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from roomful.edge.handshake import UpgradeRequest
+from roomful.edge.handshake import BODY_HEADERS, UpgradeRequest
 from roomful.edge.http import BUSY, HEAD_LIMIT, EdgeHttpProtocol, reject
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.errors import Refused
@@ -29,7 +29,7 @@ _PLAIN: Final = re.compile(
 )
 _CONNECTION: Final = re.compile(r"\bupgrade\b", re.IGNORECASE)
 _KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
-_UNUSUAL: Final = frozenset({"content-length", "transfer-encoding", "expect"})
+_UNUSUAL: Final = BODY_HEADERS | {"expect"}
 
 
 class FrontProtocol(asyncio.Protocol):

@@ -16,7 +16,11 @@ from typing import Final
 import msgspec
 import picows
 
-__all__ = ["SILENT", "Accepted", "Underlying", "UpgradeRequest"]
+__all__ = ["BODY_HEADERS", "SILENT", "Accepted", "Underlying", "UpgradeRequest"]
+
+
+BODY_HEADERS: Final = frozenset({"content-length", "transfer-encoding"})
+"""A request with one of these is for no WebSocket: it may have a body."""
 
 
 class UpgradeRequest(msgspec.Struct, frozen=True, gc=False):

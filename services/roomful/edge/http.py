@@ -15,7 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from roomful.edge.forward import passed_on
-from roomful.edge.handshake import UpgradeRequest
+from roomful.edge.handshake import BODY_HEADERS, UpgradeRequest
 from roomful.edge.splice import Splice
 from roomful.edge.websocket import EdgeProtocol
 
@@ -31,7 +31,6 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 _TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
 _BAD = b"HTTP/1.1 400 Bad Request\r\n"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\n"
-_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _END = b"content-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -150,7 +149,7 @@ class EdgeHttpProtocol(HttpToolsProtocol):
 
     def _is_bare(self) -> bool:
         """Whether the request is as RFC 6455 section 4.1 has it."""
-        has_body = any(name in _BODY for name, _ in self.headers)
+        has_body = any(name.decode("latin-1") in BODY_HEADERS for name, _ in self.headers)
         return (self.scope["method"], self.scope["http_version"], has_body) == ("GET", "1.1", False)
 
     def _hand_over(self, rest: bytes) -> None:
