@@ -13,10 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from roomful.edge.limits import (
     ConnectionCounts,
     LimitSettings,
-    MessageRate,
-    MessageRates,
     TokenBucket,
 )
+from roomful.edge.message_rates import MessageRate, MessageRates
 from roomful.protocol.errors import RefusalCode, Refused
 
 RATES = st.floats(min_value=0.01, max_value=1e6)

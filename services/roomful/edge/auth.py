@@ -7,7 +7,6 @@ was refused is for the log; the wire says only that it was.
 
 from __future__ import annotations
 
-import heapq
 import re
 import secrets
 import time
@@ -28,6 +27,7 @@ from roomful.edge.jwks import (
     build_keys,
     parse_token,
 )
+from roomful.edge.revocations import TOKEN, USER, Revocations
 from roomful.protocol.errors import RefusalCode, Refused
 
 __all__ = ["AuthSettings", "AuthStatistics", "Authenticator", "Identity"]
@@ -145,7 +145,7 @@ class Authenticator:
             self.statistics.jwks = self._source.statistics
         elif not self._keys:
             raise ValueError("auth has no key: set a secret, public keys or a JWKS URL")
-        self._revocations = _Revocations(MAX_REVOCATIONS)
+        self._revocations = Revocations(MAX_REVOCATIONS)
 
     def verify(self, token: object) -> Identity | Awaitable[Identity]:
         """
@@ -251,7 +251,7 @@ class Authenticator:
         now = self._now()
         lapses_at = now + REVOCATION_LIFETIME_S if until is None else until
         before = now if issued_before is None else issued_before
-        for kind, name in ((_USER, user), (_TOKEN, token_id)):
+        for kind, name in ((USER, user), (TOKEN, token_id)):
             if name is not None:
                 dropped = self._revocations.add((kind, name), before, lapses_at, now)
                 self.statistics.revocations_dropped += dropped
@@ -330,72 +330,6 @@ def _has_service_scope(scope: str | list[str] | None) -> bool:
     return scope is not None and SERVICE_SCOPE in (
         scope.split(" ") if isinstance(scope, str) else scope
     )
-
-
-_USER, _TOKEN = "user", "token"
-_Subject = tuple[str, str]  # (_USER or _TOKEN, its id)
-
-
-class _Revocations:
-    """
-    What was revoked and until when; at most *maximum*, the soonest to lapse is dropped first.
-
-    A user's entry also says before which moment a token must have been issued to be refused.
-    """
-
-    # State: _entries has subject -> (issued before, lapses at); _order is a heap of (lapses at,
-    # subject) in which an entry that was made longer keeps its old, earlier place too.
-    __slots__ = ("_entries", "_maximum", "_order")
-
-    def __init__(self, maximum: int) -> None:
-        self._maximum = maximum
-        self._entries: dict[_Subject, tuple[float, float]] = {}
-        self._order: list[tuple[float, _Subject]] = []
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def add(self, subject: _Subject, before: float, lapses_at: float, now: float) -> int:
-        """Add one, or make it longer; return how many that had not lapsed were dropped for it."""
-        known = self._entries.get(subject)
-        if known is not None:
-            before = max(before, known[0])
-            lapses_at = max(lapses_at, known[1])
-        if known is None or lapses_at > known[1]:
-            heapq.heappush(self._order, (lapses_at, subject))
-        self._entries[subject] = (before, lapses_at)
-        return self._trim(now)
-
-    def has(self, identity: Identity, now: float) -> bool:
-        """Whether *identity*'s token is among them."""
-        if not self._entries:
-            return False
-        of_user = self._entries.get((_USER, identity.user))
-        if of_user is not None and now < of_user[1]:
-            issued_at = identity.issued_at
-            if issued_at is None or issued_at <= of_user[0]:
-                return True
-        if identity.token_id is None:
-            return False
-        of_token = self._entries.get((_TOKEN, identity.token_id))
-        return of_token is not None and now < of_token[1]
-
-    def _trim(self, now: float) -> int:
-        dropped = 0
-        while self._order:
-            lapses_at, subject = self._order[0]
-            is_current = self._entries[subject][1] == lapses_at
-            has_lapsed = lapses_at <= now
-            if is_current and not has_lapsed and len(self._entries) <= self._maximum:
-                break
-            heapq.heappop(self._order)
-            if is_current:
-                del self._entries[subject]
-                dropped += not has_lapsed
-        if len(self._order) > 2 * self._maximum:  # one user again and again leaves old places
-            self._order = [(entry[1], subject) for subject, entry in self._entries.items()]
-            heapq.heapify(self._order)
-        return dropped
 
 
 def _invalid(sentence: str) -> Refused:

@@ -27,7 +27,7 @@ from roomful.shard.base import RoomId, SessionRecord, UserId
 if TYPE_CHECKING:
     from roomful.edge.auth import Identity
     from roomful.edge.edge import Edge
-    from roomful.edge.limits import MessageRate
+    from roomful.edge.message_rates import MessageRate
 
 __all__ = ["Connection", "Transport", "close_code_of"]
 

@@ -23,7 +23,8 @@ from roomful.edge.fanout import Fanout
 from roomful.edge.forward import Forwarder
 from roomful.edge.history import History
 from roomful.edge.http import HeadTimer
-from roomful.edge.limits import ConnectionCounts, MessageRates, TokenBucket
+from roomful.edge.limits import ConnectionCounts, TokenBucket
+from roomful.edge.message_rates import MessageRates
 from roomful.edge.origins import Origins
 from roomful.edge.outboxes import Outboxes
 from roomful.edge.peers import Peers, new_edge_name
