@@ -14,8 +14,8 @@ from edge.world import FakeTransport, make_settings
 from roomful.edge.edge import Edge
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.engine import EngineConnection, PollConflict
-from roomful.edge.fanout import Carrier
 from roomful.edge.mailbox import Mailbox
+from roomful.edge.room import Carrier
 from roomful.edge.websocket import Socket
 from roomful.protocol.engineio import (
     BadHandshake,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from edge.world import split_frames
 from roomful.cluster.cursor import ShardName
 from roomful.edge.encoding import Wire
-from roomful.edge.fanout import TURN_WRITES, Carrier, Fanout, Waiting
+from roomful.edge.fanout import TURN_WRITES, Fanout
+from roomful.edge.room import Carrier, Waiting
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Cast, Entry, RoomId, UserId
 from roomful.shard.memory import MemoryShard

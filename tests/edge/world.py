@@ -21,8 +21,8 @@ from roomful.cluster.lineage import find_owed
 from roomful.edge.auth import AuthSettings
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
-from roomful.edge.fanout import Carrier
 from roomful.edge.resume import MOVE_S
+from roomful.edge.room import Carrier
 from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.protocol.engineio import Binary

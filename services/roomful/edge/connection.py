@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from roomful.edge.encoding import Wire, encode_notice
-from roomful.edge.fanout import Carrier, Outbox
+from roomful.edge.room import Carrier, Outbox
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
 from roomful.protocol.operations import Operation
 from roomful.shard.base import RoomId, SessionRecord, UserId

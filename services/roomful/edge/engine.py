@@ -14,8 +14,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from roomful.edge.fanout import Carrier
 from roomful.edge.mailbox import Mailbox
+from roomful.edge.room import Carrier
 from roomful.protocol.engineio import Binary, PacketType, encode_payload, packet_type
 from roomful.protocol.errors import BadPacket, ClientFault, CloseCode, RefusalCode, Refused
 from roomful.protocol.session import Channel, EngineSession, EngineState, Step

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from roomful.edge.connection import Connection
     from roomful.edge.edge import Edge
-    from roomful.edge.fanout import Waiting
+    from roomful.edge.room import Waiting
 
 __all__ = ["Hole", "Resumption"]
 

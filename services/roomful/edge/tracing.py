@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from roomful.cluster.cursor import ShardName
-from roomful.edge.fanout import Room
+from roomful.edge.room import Room
 from roomful.protocol.errors import Refused
 from roomful.shard.base import Entry, Envelope, Settle, Stored
 from roomful.telemetry.metrics import Sample

@@ -17,8 +17,8 @@ from multidict import CIMultiDict
 from picows.picows import WSAutoPingStrategy
 from picows.picows import WSProtocol as PicowsProtocol  # type: ignore[attr-defined]  # not in stub
 
-from roomful.edge.fanout import Carrier
 from roomful.edge.handshake import SILENT, Underlying, UpgradeRequest
+from roomful.edge.room import Carrier
 from roomful.protocol.errors import (
     BadFrame,
     ClientFault,
