@@ -8,7 +8,6 @@ hot path. The others are coroutines, because they wait for a shard. Both raise R
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +25,8 @@ from roomful.edge.envelopes import (
     now_ms,
 )
 from roomful.edge.grants import Right
-from roomful.edge.resume import Hole, Resumption
+from roomful.edge.publish_span import begin_span
+from roomful.edge.take_up import BrokenOff, take_up
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import (
     Auth,
@@ -56,10 +56,6 @@ Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 
 _json = msgspec.json.Encoder().encode
 
-_TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|(?!00|ff)[0-9a-f]{2}-.{52,}")
-_SAMPLED = frozenset("13579bdf")
-"""The last digit of a traceparent's flags, when it is sampled (W3C Trace Context section 3.2)."""
-
 
 class PublishCall(Protocol):
     """Stores an envelope in its room, or in those of two users."""
@@ -73,14 +69,6 @@ class _StoredBody(msgspec.Struct, gc=False):
     id: str
     offset: int
     timestamp: int
-
-
-class _BrokenOff(Exception):
-    """A replay ended in the middle because of *refused*."""
-
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(refused)
-        self.refused = refused
 
 
 class _Handlers(dict[type, Handler]):
@@ -198,27 +186,8 @@ class Router:
 
         settle: Settle = answer
         if op.traceparent is not None or connection.is_traced:
-            envelope, settle = self._trace(connection, envelope, settle, op.traceparent)
+            envelope, settle = begin_span(connection, envelope, settle, op.traceparent)
         publish(envelope, settle, is_named=op.id is not None)
-
-    def _trace(
-        self, connection: Connection, envelope: Envelope, settle: Settle, traceparent: str | None
-    ) -> tuple[Envelope, Settle]:
-        """Begin the publish span, if it is for somebody: the message's own word goes first."""
-        tracing = self._edge.tracing
-        if tracing is None:
-            return envelope, settle
-        if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) is None:
-            # One that cannot be read is as good as none (Trace Context section 3.2.2.3).
-            if not connection.is_traced:
-                return envelope, settle
-            traceparent = None
-        if traceparent is None and (traceparent := connection.traceparent) is None:
-            connection.is_traced = False
-            return tracing.begin(envelope, settle)
-        if traceparent[54:55] in _SAMPLED:
-            return tracing.follow(traceparent, envelope, settle)
-        return envelope, settle
 
     def _direct(
         self, connection: Connection, op: Direct, token: bytes | None, attachments: Attachments
@@ -404,8 +373,8 @@ class Router:
         if connection.wire is not Wire.JSON:
             raise Refused(RefusalCode.UNKNOWN_EVENT, "resume is for plain JSON clients")
         try:
-            recovered, holes = await self._take_up(connection, op)
-        except _BrokenOff as broken:
+            recovered, holes = await take_up(self._edge, connection, op)
+        except BrokenOff as broken:
             # Some of it may have been sent: only a new connection can take up from there.
             connection.refuse(token, op.wire_name, broken.refused)
             connection.close(close_code_of(broken.refused), broken.refused.sentence)
@@ -417,42 +386,6 @@ class Router:
                 _json({"success": True, "recovered": recovered, "rooms": rooms, "holes": holes}),
             )
         connection.tell_cursor()
-
-    async def _take_up(self, connection: Connection, op: Resume) -> tuple[bool, list[str]]:
-        """Join the rooms and replay; what was heard live since the sign-in is not sent again."""
-        fanout, own = self._edge.fanout, user_room(connection.user)
-        new = {RoomId(name) for name in op.rooms} - connection.rooms.keys()
-        await self._join_all(connection, new)
-        heard: dict[RoomId, range] = {}
-        # All rooms wait: one that stayed live would carry a cursor past what is still to come.
-        for room in connection.rooms.keys() - new:
-            heard[room] = range(connection.rooms[room] + 1, self._edge.shards.heard(room) + 1)
-            fanout.leave(connection, room)
-        # A joined room that is not named is owed only what is newer than its join.
-        named = {RoomId(name) for name in op.rooms} | {own}
-        rooms = {room: 0 if room in named else at for room, at in connection.rooms.items()}
-        try:
-            resumption = Resumption(self._edge, connection, op.cursor, heard)
-            await resumption.run(rooms, lambda: None)
-        except Hole as hole:
-            for room in rooms:
-                await fanout.enter(connection, room)
-            return False, [room for room in hole.rooms if room != own]
-        except Refused as refused:
-            raise _BrokenOff(refused) from refused
-        return True, []
-
-    async def _join_all(self, connection: Connection, rooms: set[RoomId]) -> None:
-        """Join *rooms*, not live yet, or none of them."""
-        joined: list[RoomId] = []
-        try:
-            for room in rooms:
-                await self.join(connection, room, is_live=False)
-                joined.append(room)
-        except Refused:
-            for room in joined:
-                await self.leave(connection, room)
-            raise
 
 
 def _members(members: Members) -> dict[str, object]:
