@@ -51,6 +51,8 @@ class Statistics:
         self._edges = self._gauge("edges", "Edges of the cluster.", "which")
         self._shards = self._gauge("shards", "Shards of the cluster.", "which")
         self._connections = self._gauge("connections", "Signed-in connections of all edges.")
+        self._terms = self._gauge("shard_term", "Up by one with each primary of a shard.", "shard")
+        self._buckets = self._gauge("shard_buckets", "Buckets of rooms of a shard.", "shard")
         for where in ("list", "pass"):
             self._errors.labels(where)
 
@@ -89,11 +91,17 @@ class Statistics:
         self._shards.labels(name, "desired").set(status["shardCount"])
         self._shards.labels(name, "ready").set(status["readyShards"])
         self._connections.labels(name).set(edges["connections"])
+        for gauge, field in ((self._terms, "term"), (self._buckets, "buckets")):
+            # A shard that has left leaves no series.
+            gauge.remove_by_labels({"cluster": name})
+            for shard in status.get("shards", ()):
+                gauge.labels(name, shard["name"]).set(shard[field])
 
     def forget(self, uid: str) -> None:
         """Drop the series of a cluster that is gone."""
         name = self._names.pop(uid, None)
         if name is None:
             return
-        for gauge in (self._state, self._edges, self._shards, self._connections):
+        of_clusters = (self._state, self._edges, self._shards, self._connections)
+        for gauge in (*of_clusters, self._terms, self._buckets):
             gauge.remove_by_labels({"cluster": name})
