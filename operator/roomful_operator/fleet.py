@@ -83,7 +83,8 @@ class Fleet:
 
         async def one(name: str, pod: Manifest) -> None:
             async with slots:
-                found[name] = await self._ask(name, pod)
+                load = await self._ask(name, pod)
+                found[name] = replace(load, node=pod.get("spec", {}).get("nodeName", ""))
 
         async with asyncio.TaskGroup() as group:
             for name, pod in running.items():

@@ -73,11 +73,14 @@ class EdgeScaling:
         scaling = cluster.edges.autoscaling
         if scaling is None:
             self._history = None
-            return cluster.edges.replicas, Condition("AutoscalerActive", False, "Disabled"), ()
+            count = cluster.edges.replicas
+            going = first_to_go(self.loads, current - count)
+            return count, Condition("AutoscalerActive", False, "Disabled"), going
         within = min(max(current, scaling.min_replicas), scaling.max_replicas)
         if within != current:
             message = f"between {scaling.min_replicas} and {scaling.max_replicas}"
-            return within, Condition("AutoscalerActive", True, "Bounds", message), ()
+            going = first_to_go(self.loads, current - within)
+            return within, Condition("AutoscalerActive", True, "Bounds", message), going
         now = self._now()
         history = self._history or History.beginning(now, current)
         decision = decide_edges(

@@ -223,6 +223,22 @@ def test_the_emptiest_go_first() -> None:
     assert first_to_go(loads, 1) == ("b",)
 
 
+def test_those_go_that_share_a_node() -> None:
+    """A lost node takes as few edges as possible; among equals the emptiest goes."""
+    loads = [
+        *(EdgeLoad("a", 1, node="n1"), EdgeLoad("b", 2, node="n1")),
+        *(EdgeLoad("c", 9, node="n2"), EdgeLoad("d", 8, node="n2"), EdgeLoad("e", 7, node="n2")),
+    ]
+    assert first_to_go(loads, 1) == ("e",)
+    assert first_to_go(loads, 3) == ("e", "a", "d")
+
+
+@pytest.mark.parametrize("count", [0, -1, -2])
+def test_when_more_come_none_goes(count: int) -> None:
+    """Who is marked once is the first to go ever after."""
+    assert first_to_go(spread(100, 4), count) == ()
+
+
 def rebalanced(loads: list[int]) -> Iterator[list[int]]:
     """Give the loads after each round of shedding; who is shed comes to the emptiest edge."""
     while True:

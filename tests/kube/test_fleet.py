@@ -88,6 +88,19 @@ def test_without_autoscaling_the_number_is_the_specifications() -> None:
     assert (count, condition.holds, condition.reason, going) == (2, False, "Disabled", ())
 
 
+def test_who_goes_is_named_also_when_people_take_edges_away() -> None:
+    """By themselves ReplicaSets leave edges that share a node, when several go at once."""
+    scaling = EdgeScaling()
+    scaling.loads = [
+        *(EdgeLoad("a", node="n1"), EdgeLoad("b", node="n1")),
+        *(EdgeLoad("c", node="n2"), EdgeLoad("d", node="n2"), EdgeLoad("e", node="n2")),
+    ]
+    count, _, going = scaling.decide(cluster(), 5, is_calm=True)
+    assert (count, going) == (2, ("c", "a", "d"))
+    _, _, going = scaling.decide(cluster(SCALED), 12, is_calm=True)
+    assert len(going) == 3
+
+
 def test_connections_bring_edges() -> None:
     """The deployment's own number is where the autoscaler begins."""
     scaling = EdgeScaling()

@@ -11,6 +11,7 @@ Times are seconds of one clock that never jumps.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -55,6 +56,8 @@ class EdgeLoad:
     is_draining: bool = False
     is_readable: bool = True
     """Whether it answered; if not, the numbers are the last that it gave."""
+    node: str = ""
+    """Where it runs: a node that is lost takes all edges that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +190,19 @@ def _full(load: EdgeLoad, targets: EdgeTargets) -> EdgeLoad:
 
 
 def first_to_go(loads: Sequence[EdgeLoad], count: int) -> tuple[str, ...]:
-    """Give the *count* edges whose end moves the fewest clients; who drains is going already."""
+    """
+    Give the *count* edges that go; those that drain are going already, and not among them.
+
+    Of the nodes with the most edges, those whose end moves the fewest clients.
+    """
     staying = [one for one in loads if not one.is_draining]
-    ordered = sorted(staying, key=lambda one: (one.connections, one.name))
-    return tuple(one.name for one in ordered[:count])
+    going: list[str] = []
+    while staying and len(going) < count:
+        crowds = Counter(one.node for one in staying)
+        _, _, name = min((-crowds[one.node], one.connections, one.name) for one in staying)
+        staying = [one for one in staying if one.name != name]
+        going.append(name)
+    return tuple(going)
 
 
 def excess_connections(loads: Sequence[EdgeLoad]) -> Mapping[str, int]:
