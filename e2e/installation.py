@@ -111,6 +111,14 @@ class Installation:
         assert found
         return found
 
+    def buckets(self) -> dict[str, int]:
+        """Give how many buckets each shard has."""
+        return {shard["name"]: shard["buckets"] for shard in self.status()["shards"]}
+
+    def resize(self, count: int) -> None:
+        """Ask for another number of shards."""
+        self.patch({"spec": {"shards": {"count": count}}})
+
     def process(self, pod: str) -> tuple[str, str]:
         """Give the node of a pod, and the number that its process has there."""
         found = self.get("pod", pod)
