@@ -20,13 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from roomful.archive.base import Erasure
+from roomful.edge.api_answers import JSON, json_answer, refusal
 from roomful.edge.api_bodies import (
     Accepted,
     DevSignIn,
     Done,
     DoneEverywhere,
     Erased,
-    ErrorBody,
     Failure,
     Revocation,
     RoomEvent,
@@ -58,49 +58,15 @@ if TYPE_CHECKING:
 
 __all__ = ["build_routes"]
 
-JSON = "application/json"
 TIMEOUT_S = 10.0
 ERASE_S = 8.0
 """Seconds after which who asked for an erasure is told that it goes on."""
 DEV_TOKEN_S = 24 * 3600.0
 
-_STATUS = {
-    RefusalCode.UNAUTHORIZED: 401,
-    RefusalCode.TOKEN_MISSING: 401,
-    RefusalCode.TOKEN_INVALID: 401,
-    RefusalCode.TOKEN_EXPIRED: 401,
-    RefusalCode.TOKEN_REVOKED: 401,
-    RefusalCode.FORBIDDEN: 403,
-    RefusalCode.RESERVED_ROOM: 403,
-    RefusalCode.NOT_FOUND: 404,
-    RefusalCode.PAYLOAD_TOO_LARGE: 413,
-    RefusalCode.RATE_LIMITED: 429,
-    RefusalCode.INTERNAL: 500,
-}
-
-
-def _status(code: RefusalCode) -> int:
-    return _STATUS.get(code, 503 if code.is_retryable else 400)
-
 
 def _everywhere(reached: Reached) -> DoneEverywhere:
     is_whole = reached.answered == reached.edges
     return DoneEverywhere(is_whole, reached.connections, reached.edges, reached.answered)
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type=JSON)
-
-
-def _failure(refused: Refused) -> Response:
-    code = refused.code
-    error = ErrorBody(code, refused.sentence, code.is_retryable)
-    response = _json(Failure(error), _status(code))
-    if response.status_code == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if code.is_retryable:
-        response.headers["Retry-After"] = "1"
-    return response
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -126,9 +92,9 @@ class Api:
                 async with asyncio.timeout(TIMEOUT_S):
                     return await handler(request)
             except Refused as refused:
-                return _failure(refused)
+                return refusal(refused)
             except TimeoutError:
-                return _failure(Refused(RefusalCode.SHARD_UNAVAILABLE, "no answer in time"))
+                return refusal(Refused(RefusalCode.SHARD_UNAVAILABLE, "no answer in time"))
 
         return guard
 
@@ -209,7 +175,7 @@ class Api:
         outcome = await done
         if isinstance(outcome, Refused):
             raise outcome
-        return _json(Accepted(True, envelope.id, outcome.offset, outcome.timestamp), 201)
+        return json_answer(Accepted(True, envelope.id, outcome.offset, outcome.timestamp), 201)
 
     async def post_update(self, request: Request) -> Response:
         """Send `user-update` to every connection of the user; it is not stored."""
@@ -222,18 +188,18 @@ class Api:
         check_content(Raw(body))
         reached = len(self._edge.fanout.listeners(room))
         self._edge.shards.cast(Cast(room, "user-update", body))
-        return _json(Done(True, reached))
+        return json_answer(Done(True, reached))
 
     # Connections ----------------------------------------------------------------------------
 
     async def delete_connections(self, request: Request) -> Response:
         """Close every connection of the user; they do not come back by themselves."""
-        return _json(_everywhere(await self._edge.control.disconnect(self._user(request))))
+        return json_answer(_everywhere(await self._edge.control.disconnect(self._user(request))))
 
     async def post_shed(self, request: Request) -> Response:
         """Send some of this edge's clients to other edges; they come back there and resume."""
         body: Shedding = await self._body(request, Shedding)
-        return _json(Shed(shed(self._edge, body.count)))
+        return json_answer(Shed(shed(self._edge, body.count)))
 
     async def post_revocation(self, request: Request) -> Response:
         """Refuse tokens from now on, and close those who hold them."""
@@ -241,7 +207,7 @@ class Api:
         if body.user_id is None and body.token_id is None:
             raise Refused(RefusalCode.BAD_REQUEST, "give userId or tokenId")
         reached = await self._edge.control.revoke(body.user_id, body.token_id, body.until)
-        return _json(_everywhere(reached))
+        return json_answer(_everywhere(reached))
 
     # Privacy --------------------------------------------------------------------------------
 
@@ -267,8 +233,8 @@ class Api:
         self._edge.watch(work)
         done, _ = await asyncio.wait([work], timeout=ERASE_S)
         if not done:
-            return _json(Erased(True, None), 202)
-        return _json(Erased(True, work.result()))
+            return json_answer(Erased(True, None), 202)
+        return json_answer(Erased(True, work.result()))
 
     # Reading --------------------------------------------------------------------------------
 
@@ -287,30 +253,30 @@ class Api:
         """Give who is in the room."""
         room = self._room(request)
         members = await self._edge.shards.members(room)
-        return _json({"roomId": room, "members": members.members, "count": members.count})
+        return json_answer({"roomId": room, "members": members.members, "count": members.count})
 
     # The edge itself ------------------------------------------------------------------------
 
     async def get_stats(self, _request: Request) -> Response:
         """Give the numbers of all edges: sums, and by edge; a user or room of two counts twice."""
         reached = await self._edge.control.stats()
-        return _json(cluster_stats(self._edge, reached.stats, reached.edges))
+        return json_answer(cluster_stats(self._edge, reached.stats, reached.edges))
 
     async def get_health(self, _request: Request) -> Response:
         """Give whether this edge is well."""
-        return _json(health(self._edge))
+        return json_answer(health(self._edge))
 
     async def get_livez(self, _request: Request) -> Response:
         """Answer: the loop turns."""
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
     async def get_readyz(self, _request: Request) -> Response:
         """Answer whether new connections may come."""
         if self._edge.is_draining:
-            return _json({"status": "draining"}, 503)
+            return json_answer({"status": "draining"}, 503)
         if (why := self._edge.shards.unready()) is not None:
-            return _json({"status": "unready", "why": why}, 503)
-        return _json({"status": "ok"})
+            return json_answer({"status": "unready", "why": why}, 503)
+        return json_answer({"status": "ok"})
 
     async def get_metrics(self, _request: Request) -> Response:
         """Give the metrics in Prometheus' text format."""
@@ -336,7 +302,7 @@ class Api:
         expires_at = identity.expires_at
         assert expires_at is not None
         answer = {"token": token, "userId": body.user, "expiresAt": int(expires_at * 1000)}
-        return _json(answer)
+        return json_answer(answer)
 
 
 def _sender(name: str) -> UserId:
