@@ -11,7 +11,6 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from os import sched_yield
 from time import perf_counter, sleep
 from typing import Self
 
@@ -100,8 +99,7 @@ class Reactor:
     It looks for what it can read, takes a nap of *nap_s* if there is nothing, and looks again. So
     it is never woken up by a write of the server: the server would pay for that with more than
     the write itself (an interrupt to the other core), and clients over a network cost it no such
-    thing. 0 never sleeps but lets others have the core, None waits in the kernel. `idle_s` is the
-    time without work.
+    thing. 0 never sleeps, None waits in the kernel. `idle_s` is the time without work.
     """
 
     def __init__(self, *, nap_s: float | None) -> None:
@@ -140,12 +138,8 @@ class Reactor:
         """Read what can be read; if that is nothing, wait or nap, for *timeout_s* at most."""
         started = perf_counter()
         ready = self._eager.poll(timeout_s if self._nap_s is None else 0, _EAGER_AT_ONCE)
-        if not ready and self._nap_s is not None:
-            if self._nap_s:
-                sleep(min(self._nap_s, timeout_s))
-            else:
-                # What shares the core (a store) must not wait for a load that has nothing to do.
-                sched_yield()
+        if not ready and self._nap_s:
+            sleep(min(self._nap_s, timeout_s))
         if not ready or self._nap_s is None:
             self.idle_s += perf_counter() - started
         has_deferred = (self._deferred.fileno(), select.EPOLLIN) in ready

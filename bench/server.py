@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.peer import Target
-from bench.plan import LOAD_CORE, SERVER_CORE
+from bench.plan import SERVER_CORE
 from bench.rivals import Rival
 
 __all__ = ["ServerFailed", "serve"]
@@ -29,13 +29,9 @@ class ServerFailed(Exception):
 
 
 @contextlib.contextmanager
-def serve(rival: Rival, secret: str) -> Iterator[Target]:
+def serve(rival: Rival, secret: str, store_cores: Sequence[int]) -> Iterator[Target]:
     """
-    Run *rival* on the server's core for the time of the context, and its store on the load's.
-
-    A server has a core of its own, not less and not more. On loopback the system likes to wake a
-    store on the core of who wrote to it, where it waits for the server's turn to end, and the
-    server for its: with the other core idle for a third of the time.
+    Run *rival* on the server's core for the time of the context, and its store on *store_cores*.
 
     Raises:
         ServerFailed: one of them did not start.
@@ -52,7 +48,7 @@ def serve(rival: Rival, secret: str) -> Iterator[Target]:
             addresses = rival.store.addresses(first)
             for command in rival.store.commands(directory, first):
                 process = running.enter_context(
-                    _running(command, (LOAD_CORE,), {}, directory, store)
+                    _running(command, store_cores, {}, directory, store)
                 )
                 store = store or process.pid
             for number in range(rival.store.ports):
