@@ -270,23 +270,30 @@ def test_a_drained_shard_has_had_nothing_since_it_was_first_seen_so() -> None:
     """Whatever cannot be read meanwhile."""
     drained = plan_reshard(facts(OWNED, NO_RECORD))
     assert drained.empty == {B}
-    since = empty_since({}, drained, [B], 1.0)
-    assert since == {B: 1.0}
-    assert empty_since(since, drained, [B], 2.0) == {B: 1.0}
+    since = empty_since({}, drained, [B], {B: 1})
+    assert since == {B: 1}
+    assert empty_since(since, drained, [B], {B: 2}) == {B: 1}
     for unread in (facts(OWNED, None), facts(None, NO_RECORD), facts(None, None)):
         plan = plan_reshard(unread)
         assert plan.empty == frozenset()
-        assert empty_since(since, plan, [B], 2.0) == {B: 1.0}
+        assert empty_since(since, plan, [B], {B: 2}) == {B: 1}
+        assert empty_since(since, plan, [B], {}) == {B: 1}
 
 
 def test_the_time_of_a_drained_shard_begins_anew_with_a_bucket() -> None:
     """It has to be without one as long as edges may still ask it."""
-    since = {B: 1.0}
     owning = plan_reshard(facts(NO_RECORD, OWNED))
-    assert empty_since(since, owning, [B], 2.0) == {}
+    assert empty_since({B: 1}, owning, [B], {B: 2}) == {}
 
 
 def test_a_drain_that_is_called_off_leaves_no_time() -> None:
     """The next one begins anew."""
     unread = plan_reshard(facts(OWNED, None))
-    assert empty_since({B: 1.0}, unread, [], 2.0) == {}
+    assert empty_since({B: 1}, unread, [], {B: 2}) == {}
+
+
+def test_a_clock_that_is_behind_makes_no_drain_wait_for_it() -> None:
+    """Another server of the shard may be hours behind; then the time begins anew, once."""
+    drained = plan_reshard(facts(OWNED, NO_RECORD))
+    assert empty_since({B: 7_200_000}, drained, [B], {B: 5}) == {B: 5}
+    assert empty_since({B: 5}, drained, [B], {B: 6}) == {B: 5}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from control.driving import Driven
+from control.driving import QUICK, Driven
 from control.servers import Fleet
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS
@@ -89,6 +90,36 @@ async def test_a_shard_is_added_and_drained(
     await ask(one, added(fleet, S1))
     await one.until(lambda _: not one.controller.topology.intents.joining)  # type: ignore[union-attr]
     assert S1 not in topology(one).shards
+
+
+async def test_another_controller_does_not_count_anew_how_long_a_drained_shard_has_had_nothing(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """However often controllers die meanwhile, it leaves when it would have left."""
+    fleet = make_fleet(shards=2, replicas=2)
+    patient = replace(QUICK, quiet_s=3_600.0)
+    one = control(fleet, acks=1, pace=patient)
+    await one.serve()
+    await ask(one, DrainShard(S1))
+    await one.until(lambda _: S1 in topology(one).intents.emptied)
+    since = topology(one).intents.emptied
+    await one.controller.aclose()
+
+    two = control(fleet, acks=1, pace=patient)
+    await two.serve()
+    await two.once()
+    assert topology(two).intents.emptied == since
+    # The primary dies, too: it is the shard that has had nothing, whichever server has it.
+    fleet.shards["s1"][0].kill()
+    await two.until(lambda _: two.record("s1").term == 2)
+    await two.once()
+    assert topology(two).intents.emptied == since
+    await two.controller.aclose()
+
+    three = control(fleet, acks=1)
+    await three.until(lambda _: S1 not in topology(three).shards)
+    assert topology(three).intents.emptied == {}
+    assert topology(three).intents.retired == (S1,)
 
 
 async def test_a_bucket_is_put_somewhere_and_stays(

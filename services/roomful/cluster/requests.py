@@ -147,9 +147,7 @@ def _drain(topology: Topology, request: DrainShard) -> Intents:
     if not request.is_wanted:
         if name not in topology.shards:
             raise CannotBe(f"there is no shard {name}")
-        return msgspec.structs.replace(
-            intents, draining=tuple(one for one in intents.draining if one != name)
-        )
+        return intents.without_drain(name)
     if name in intents.joining:
         joining: Mapping[ShardName, tuple[Address, ...]] = {
             one: servers for one, servers in intents.joining.items() if one != name

@@ -142,20 +142,25 @@ def plan_reshard(facts: ReshardFacts) -> ReshardPlan:
 
 
 def empty_since(
-    before: Mapping[ShardName, float],
+    before: Mapping[ShardName, int],
     plan: ReshardPlan,
     draining: Collection[ShardName],
-    now: float,
-) -> dict[ShardName, float]:
+    now: Mapping[ShardName, int],
+) -> dict[ShardName, int]:
     """
-    Give since when each drained shard has had nothing.
+    Give since when each drained shard has had nothing, by its own clock (*now*).
 
     A shard that cannot be read for a moment, or another one, does not begin its time anew: nobody
-    gets a bucket of which no plan said so. Having one again does, and so does a drain called off.
+    gets a bucket of which no plan said so. Having one again does, and so does a drain called off,
+    or a clock that was set back, or is another server's: nobody waits until a time far ahead.
     """
     named = set(plan.owners)
-    kept = {name: at for name, at in before.items() if name in draining and name not in named}
-    return dict.fromkeys(plan.empty, now) | kept
+    kept = {
+        name: min(at, now.get(name, at))
+        for name, at in before.items()
+        if name in draining and name not in named
+    }
+    return {name: now[name] for name in sorted(plan.empty & now.keys())} | kept
 
 
 # The table --------------------------------------------------------------------------------------

@@ -104,10 +104,23 @@ class Intents(msgspec.Struct, frozen=True, omit_defaults=True):
     """Shards that shall be begun: their servers, the first of them the first primary."""
     draining: tuple[ShardName, ...] = ()
     """Shards that shall give away everything and leave, by name."""
+    emptied: Mapping[ShardName, int] = {}
+    """
+    Since when those of them that have given away everything have had nothing: UNIX time in ms, by
+    the clock of the shard's server. Here, so that the next controller does not count anew.
+    """
     pins: tuple[tuple[int, ShardName], ...] = ()
     """Buckets that somebody put on a shard, in order: there they stay, and others go instead."""
     retired: tuple[ShardName, ...] = ()
     """Shards that have left, by name. No other may ever be called so: cursors hold the name."""
+
+    def without_drain(self, name: ShardName) -> Intents:
+        """Give these when *name* is no longer drained, since it stays or has left."""
+        return msgspec.structs.replace(
+            self,
+            draining=tuple(one for one in self.draining if one != name),
+            emptied={one: at for one, at in self.emptied.items() if one != name},
+        )
 
 
 NO_INTENTS: Final = Intents()
@@ -269,6 +282,8 @@ def _intent_faults(topology: Topology) -> Iterator[str]:
         yield f"shard {name} has left, and its name is used again"
     for name in sorted(set(intents.draining) - topology.shards.keys()):
         yield f"{name!r} is no shard and is drained"
+    for name in sorted(intents.emptied.keys() - set(intents.draining)):
+        yield f"{name!r} is empty and is not drained"
     if topology.shards and not topology.owners:
         yield "every shard is drained"
     for bucket, name in intents.pins:

@@ -87,6 +87,8 @@ class Observation:
     followers: tuple[Follower, ...] = ()
     is_handing_over: bool = False
     """Whether a FAILOVER is under way."""
+    now_ms: int = 0
+    """What its clock says: UNIX time in ms."""
     keys: int = 0
     """How many keys its data has."""
     is_loading: bool = False
@@ -139,6 +141,7 @@ def parse_observation(address: Address, info: Mapping[str, str], state: ShardSta
         silence_s=silence if silence >= 0 else None,
         followers=tuple(_followers(info)),
         is_handing_over=info.get("master_failover_state", "no-failover") != "no-failover",
+        now_ms=int(info["server_time_usec"]) // 1000,
         keys=_keys(info.get("db0")),
         is_loading=info["loading"] == "1",
         state=state,

@@ -5,7 +5,8 @@ What takes long (a move, a deletion) is one task at a time, so that a pass is ne
 failover. Nothing that it knows matters: the next controller finds everything in the records.
 
 A shard that is drained leaves the topology when it owns nothing, its outbox is empty (the archive
-has everything that was stored there), and edges have had QUIET_S to hear it to the end.
+has everything that was stored there), and edges have had QUIET_S to hear it to the end. Since when
+it owns nothing is in the topology: a controller that is killed does not make it stay longer.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class _Look:
 class Resharding:
     """The moves of one controller."""
 
-    # Mutable state: what is done now, what is known to be deleted and in which term, since when
-    # shards have nothing, and what was looked at last, when, and with what result.
+    # Mutable state: what is done now, what is known to be deleted and in which term, and what was
+    # looked at last, when, and with what result.
     def __init__(
         self,
         servers: Mapping[Address, Server],
@@ -93,7 +94,6 @@ class Resharding:
         self._on_progress = on_progress
         self._task: asyncio.Task[None] | None = None
         self._cleared: set[tuple[ShardName, int, int, str]] = set()
-        self._empty_since: dict[ShardName, float] = {}
         self._looked: tuple[_Look, float] | None = None
         self._plan: ReshardPlan | None = None
         self._not_before = 0.0
@@ -171,7 +171,7 @@ class Resharding:
         if plan.orders:
             self._begin(topology, plan)
         changed = msgspec.structs.replace(topology, buckets=plan.owners, versions=plan.versions)
-        return await self._without_drained(changed, plan)
+        return await self._without_drained(changed, plan, seen)
 
     def _is_due(self, topology: Topology, shards: Mapping[ShardName, ShardStatus]) -> bool:
         now = asyncio.get_running_loop().time()
@@ -220,13 +220,19 @@ class Resharding:
             if shard in topology.shards and topology.shards[shard].term == term
         )
 
-    async def _without_drained(self, topology: Topology, plan: ReshardPlan) -> Topology:
-        """Take out the shards that have had nothing for long enough."""
-        now = asyncio.get_running_loop().time()
-        draining = topology.intents.draining
-        self._empty_since = empty_since(self._empty_since, plan, draining, now)
-        for name in sorted(plan.empty):
-            if now < self._empty_since[name] + self._quiet_s:
+    async def _without_drained(
+        self, topology: Topology, plan: ReshardPlan, seen: Mapping[Address, Observation]
+    ) -> Topology:
+        """Take out a shard that has had nothing for long enough, or note since when it has."""
+        intents = topology.intents
+        now_ms = {
+            name: one.now_ms
+            for name in intents.draining
+            if (one := seen.get(topology.shards[name].primary)) is not None
+        }
+        since_ms = empty_since(intents.emptied, plan, intents.draining, now_ms)
+        for name in sorted(plan.empty & since_ms.keys() & now_ms.keys()):
+            if now_ms[name] < since_ms[name] + self._quiet_s * 1000:
                 continue
             left = await self._servers[topology.shards[name].primary].outbox()
             if left:
@@ -234,7 +240,10 @@ class Resharding:
                 continue
             logger.info("shard leaves", extra={"shard": name})
             return _without(topology, name)
-        return topology
+        if since_ms == intents.emptied:
+            return topology
+        changed = msgspec.structs.replace(intents, emptied=since_ms)
+        return msgspec.structs.replace(topology, intents=changed)
 
     # What takes long ------------------------------------------------------------------------
 
@@ -373,13 +382,9 @@ def _next(topology: Topology, changed: Topology) -> Topology:
 
 
 def _without(topology: Topology, name: ShardName) -> Topology:
-    intents = topology.intents
+    intents = topology.intents.without_drain(name)
     return msgspec.structs.replace(
         topology,
         shards={one: record for one, record in topology.shards.items() if one != name},
-        intents=msgspec.structs.replace(
-            intents,
-            draining=tuple(one for one in intents.draining if one != name),
-            retired=tuple(sorted({*intents.retired, name})),
-        ),
+        intents=msgspec.structs.replace(intents, retired=tuple(sorted({*intents.retired, name}))),
     )
