@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge.resuming import MOVING, PAGES, SCHEDULE, Schedule, check
 from edge.world import Client, World
 from roomful.edge import edge as edge_module
-from roomful.edge import fanout
+from roomful.edge import room as room_module
 from roomful.edge.sign_in import RENEW_S
 from roomful.shard.base import Replay
 from shard.clock import run, settle
@@ -64,7 +64,7 @@ def test_the_same_while_the_transport_is_upgraded(schedule: Schedule, page_messa
 def test_the_same_when_more_comes_than_can_be_collected(schedule: Schedule, waiting: int) -> None:
     """What does not fit behind the barrier is read again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fanout, "WAITING_BYTES", waiting * 450)
+        patch.setattr(room_module, "WAITING_BYTES", waiting * 450)
         check(schedule, page_messages=2)
 
 
