@@ -14,6 +14,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -262,7 +263,7 @@ class Connection(ABC):
             return
         if self._backlog is None:
             self._backlog = deque()
-        self._backlog.append(lambda: self._start(operation, token, attachments))
+        self._backlog.append(partial(self._start, operation, token, attachments))
         if len(self._backlog) >= BACKLOG and not self._is_paused:
             self._is_paused = True
             self.transport.pause_reading()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from roomful.cluster.cursor import CursorVector, ShardName
-from roomful.edge.encoding import encode_cast, encode_entry
+from roomful.edge.encoding import Wire, encode_cast, encode_entry
 from roomful.edge.room import Carrier, Listener, Outbox, Room, Waiting
 from roomful.protocol.frames import frame, frames
 from roomful.shard.base import Cast, Entry, RoomId
@@ -163,7 +163,13 @@ class Fanout:
         if held is None:
             advance(shard, entries[-1].offset)
             return
-        cursors = [advance(shard, entry.offset) for entry in entries]
+        # Nearly always it is one entry. No comprehension here: it would cost a call, and cells.
+        cursor: bytes | None = None
+        cursors: Sequence[bytes] = ()
+        if len(entries) == 1:
+            cursor = advance(shard, entries[0].offset)
+        else:
+            cursors = self._advance_all(shard, entries)
         statistics = self.statistics
         statistics.entries += len(entries)
         spans: Outbox | None = None
@@ -178,14 +184,10 @@ class Fanout:
         # A copy: a slow polling client that is closed leaves, and may take its group with it.
         for wire, carrier, group in tuple(held.groups):
             statistics.deliveries += len(group) * len(entries)
-            if len(entries) == 1:
-                packets = encode_entry(wire, entries[0], cursors[0])
+            if cursor is not None:
+                packets = encode_entry(wire, entries[0], cursor)
             else:
-                packets = [
-                    packet
-                    for entry, cursor in zip(entries, cursors, strict=True)
-                    for packet in encode_entry(wire, entry, cursor)
-                ]
+                packets = _encode_entries(wire, entries, cursors)
             if carrier is _SOCKET:
                 joined = frame(packets[0]) if len(packets) == 1 else frames(packets)
                 self._staged_bytes += len(joined) * len(group)
@@ -205,6 +207,9 @@ class Fanout:
         if spans is not None:
             # They end when all before them is written.
             self._touched.append(spans)
+
+    def _advance_all(self, shard: ShardName, entries: Sequence[Entry]) -> Sequence[bytes]:
+        return [self.vector.advance(shard, entry.offset) for entry in entries]
 
     def flush(self) -> None:
         """
@@ -265,3 +270,12 @@ class Fanout:
                     self.statistics.dropped_casts += 1
                     continue
                 listener.queue(packets)
+
+
+def _encode_entries(
+    wire: Wire, entries: Sequence[Entry], cursors: Sequence[bytes]
+) -> Sequence[bytes]:
+    packets: list[bytes] = []
+    for entry, cursor in zip(entries, cursors, strict=True):
+        packets += encode_entry(wire, entry, cursor)
+    return packets

@@ -110,6 +110,12 @@ class Router:
         if may_send is not None and (known := may_send.get(RoomId(op.room_id))) is not None:
             self._send_message(connection, known, op, token, attachments)
             return None
+        return self._first_message(connection, op, token, attachments)
+
+    def _first_message(
+        self, connection: Connection, op: Message, token: bytes | None, attachments: Attachments
+    ) -> Answer | None:
+        # Not in _message: what a lambda uses is put into cells at each call, also where it is not.
         room = self._joined(connection, op.room_id)
         return self._when_allowed(
             connection, room, lambda: self._send_message(connection, room, op, token, attachments)

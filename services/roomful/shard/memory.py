@@ -223,8 +223,8 @@ class MemoryShard:
                 append(entry)
             if sink is not None:
                 sink.deliver(self._name, room, entries)
-            self.statistics.stored += len(entries)
         self.logs.trim(int(now * 1000))
+        self.statistics.stored += self._offset - before
         self.statistics.batches += 1
         for settle, stored in settled:
             settle(stored)
