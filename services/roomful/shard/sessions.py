@@ -7,6 +7,7 @@ all others still can.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -45,7 +46,8 @@ class SessionRecords:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._now = now
-        self._records: dict[str, _Kept] = {}
+        # A dict would look for its first record past all the holes that renewals leave.
+        self._records: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
 
     def save(self, record: SessionRecord, ttl_s: float, *, is_taken: bool) -> bool:
