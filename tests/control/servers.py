@@ -97,6 +97,13 @@ class SealedServer:
             reply: object = client.execute_command(*words)
             return reply
 
+    def on_one_connection(self, *commands: Sequence[object]) -> list[object]:
+        """Send commands one after the other: WAIT is about what its own connection wrote."""
+        with self._connect() as client, client.pipeline(transaction=False) as pipeline:
+            for words in commands:
+                pipeline.execute_command(*words)
+            return list(pipeline.execute())
+
     def store(self, key: str, value: str) -> None:
         """Set a key, as soon as it counts enough replicas: it counts them once a second."""
         end = time.monotonic() + DEADLINE_S
