@@ -51,14 +51,17 @@ def test_edges_follow_the_load(chart: Installation, log: Path) -> None:
     }
     try:
         with chart.load(log, seconds=240, clients=40, rate=20) as load:
+            started = time.monotonic()
             chart.patch({"spec": {"edges": {"autoscaling": scaling}}})
             eventually(lambda: len(chart.pods("edge")) == 4, "four edges", timeout_s=90)
+            print(f"2 to 4: {time.monotonic() - started:.0f} s")
 
             def is_even() -> bool:
                 counts = balance(chart)
                 return len(counts) == 4 and max(counts) <= 1.25 * sum(counts) / 4
 
             eventually(is_even, "connections are even", timeout_s=240, every_s=5)
+            print(f"even: {time.monotonic() - started:.0f} s, {balance(chart)}")
             assert_kept(load.report())
         eventually(lambda: len(chart.pods("edge")) == 2, "two edges", timeout_s=300)
     finally:
@@ -147,7 +150,7 @@ def test_shards_follow_the_load(chart: Installation, log: Path) -> None:
     shards, sent = set(chart.buckets()), dict[str, list[str]]()
     with backend(chart) as rest:
         try:
-            with chart.load(log, seconds=300, rate=20) as load:
+            with chart.load(log, seconds=240, rate=20) as load:
                 sent = fill(chart, rest)
                 started = time.monotonic()
                 chart.patch({"spec": {"shards": {"autoscaling": scaling}}})
