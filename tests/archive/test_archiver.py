@@ -126,6 +126,17 @@ def test_everything_arrives_and_leaves_the_outbox(
     check_all(cluster.url(database), one, two)
 
 
+def test_nobody_works_for_a_shard_that_has_left_and_ended(
+    shards: dict[str, ShardServer], archivers: Archivers
+) -> None:
+    """However little was heard of it: a shard leaves only when its outbox is empty."""
+    shards["s2"].kill()
+    archivers.start()
+    eventually(lambda: "archiving interrupted" in archivers.log(), archivers.log)
+    tell_topology({"s1": shards["s1"]}, generation=2)
+    eventually(lambda: "shard is gone" in archivers.log(), archivers.log)
+
+
 def test_a_wrong_password_ends_it_at_once(
     tmp_path: Path, cluster: Cluster, database: str, shards: dict[str, ShardServer]
 ) -> None:

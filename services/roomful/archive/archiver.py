@@ -71,7 +71,8 @@ class ArchiverStatistics:
 class Archiver:
     """Works for one shard, until it is cancelled."""
 
-    # Mutable state: where the shard is, and when others' entries were last looked for.
+    # Mutable state: where the shard is, whether it could be worked for, and when others' entries
+    # were last looked for.
     def __init__(
         self,
         shard: ShardName,
@@ -82,6 +83,8 @@ class Archiver:
     ) -> None:
         self.shard = shard
         self.target = target
+        self.is_lost = False
+        """Whether the shard did not do the last thing that was asked of it."""
         self._archive = archive
         self._settings = settings
         self._statistics = statistics
@@ -99,6 +102,7 @@ class Archiver:
             try:
                 await self._work()
             except (LostConnection, ReplyError, WrongShard, ArchiveUnavailable) as exc:
+                self.is_lost = not isinstance(exc, ArchiveUnavailable)
                 self._statistics.failures += 1
                 pause_s = self._backoff.next_s()
                 logger.warning(
@@ -140,6 +144,7 @@ class Archiver:
             await self._store(batch, target, outbox)
             await outbox.settle(batch)
         self._statistics.outboxes[self.shard] = await outbox.status()
+        self.is_lost = False
 
     def _check(self, target: Target) -> None:
         if self.target != target:

@@ -2,7 +2,8 @@
 `roomful archive`: a worker for each shard of the topology, retention now and then, and probes.
 
 The topology is asked of any server that is known, every second; a shard that fails over is
-followed, and one that leaves the topology is worked for until its outbox is empty.
+followed, and one that leaves the topology is worked for until its outbox is seen to be empty, or
+its server has ended.
 """
 
 from __future__ import annotations
@@ -176,8 +177,11 @@ class ArchiveService:
             worker = Archiver(name, target, self._archive, self._settings, self.statistics)
             self._workers[name] = worker, asyncio.ensure_future(worker.run())
         for name in set(self._workers) - set(topology.shards):
+            # It left with an empty outbox, so what has ended since left nothing behind. Another
+            # archiver may have settled the last of it, and this one never saw it empty.
             status = self.statistics.outboxes.get(name)
-            if status is not None and status.entries == 0:
+            is_empty = status is not None and status.entries == 0
+            if is_empty or self._workers[name][0].is_lost:
                 self._workers.pop(name)[1].cancel()
                 self.statistics.outboxes.pop(name, None)
                 logger.info("shard is gone", extra={"shard": name})
