@@ -128,7 +128,7 @@ describe("two people on the page", () => {
     await bo.page.getByRole("button", { name: `# ${room}`.slice(2), exact: true }).click();
     await ada.say("later");
     await bo.page.getByRole("button", { name: "Ann 1 unread" }).waitFor();
-    expect(await bo.page.title()).toBe("(1) Roomful");
+    await expect.poll(() => bo.page.title()).toBe("(1) Roomful");
     await bo.page.reload();
     await bo.page.getByRole("button", { name: "Ann 1 unread" }).click();
     await bo.shows(["just you", "and me", "later"]);
@@ -151,13 +151,15 @@ describe("the history", () => {
     const list = bo.page.getByRole("log");
     const placeOf = async (text: string): Promise<number> =>
       (await bo.page.getByText(text, { exact: true }).boundingBox())?.y ?? NaN;
-    const atEnd = await list.evaluate((e) => e.scrollHeight - e.scrollTop - e.clientHeight);
-    expect(atEnd).toBeLessThan(2);
+    const left = (): Promise<number> =>
+      list.evaluate((e) => e.scrollHeight - e.scrollTop - e.clientHeight);
+    await expect.poll(left).toBeLessThan(2);
     // To a place where the next page is asked for, and where there is something to watch.
     await list.evaluate((element) => (element.scrollTop = 200));
     const before = await placeOf("line 77");
     await bo.page.waitForFunction(() => document.querySelectorAll(".text").length >= 100);
-    expect(Math.abs((await placeOf("line 77")) - before)).toBeLessThan(3);
+    const moved = async (): Promise<number> => Math.abs((await placeOf("line 77")) - before);
+    await expect.poll(moved).toBeLessThan(3);
 
     await list.evaluate((element) => (element.scrollTop = 0));
     await bo.shows(texts);
@@ -176,7 +178,7 @@ describe("by keyboard alone", () => {
     const isComposing = (): Promise<boolean> =>
       chat.page.evaluate(() => document.activeElement?.id === "composer");
     const room = newRoom();
-    expect(await isComposing()).toBe(true);
+    await expect.poll(isComposing).toBe(true);
 
     await keyboard.type("first line");
     await keyboard.press("Shift+Enter");
@@ -195,7 +197,7 @@ describe("by keyboard alone", () => {
     const leave = chat.page.getByRole("button", { name: `Leave ${room}` });
     await chat.page.getByRole("button", { name: room, exact: true }).focus();
     await keyboard.press("Tab");
-    expect(await focused()).toBe(`Leave ${room}`);
+    await expect.poll(focused).toBe(`Leave ${room}`);
     await keyboard.press("Enter");
     await leave.waitFor({ state: "detached" });
   });
@@ -209,7 +211,9 @@ describe("by keyboard alone", () => {
     await chat.page.keyboard.press("Escape");
     await chat.page.getByLabel("Room to join").waitFor({ state: "hidden" });
 
-    expect(await opener.evaluate((element) => element === document.activeElement)).toBe(true);
+    const isBack = (): Promise<boolean> =>
+      opener.evaluate((element) => element === document.activeElement);
+    await expect.poll(isBack).toBe(true);
     const width = await chat.page.evaluate(() => document.documentElement.scrollWidth);
     expect(width).toBe(PHONE.viewport.width);
   });
