@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from control.servers import Fleet, SealedServer
 from roomful.control.link import ServerUnreachable
-from roomful.control.server import Server
+from roomful.control.server import NAME, Server
 from support.deadline import DEADLINE_S
 from support.users import CONTROLLER
 
@@ -55,3 +56,11 @@ async def test_the_library_is_not_installed_without_the_lead(led: Server) -> Non
     """It would take the place of a newer one."""
     with pytest.raises(ServerUnreachable, match="does not have the lead"):
         await led.equip()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+async def test_who_ask_at_once_share_one_connection(led: Server, sealed: SealedServer) -> None:
+    """A pass and a move under way, after a loss: a second one would be closed by nobody."""
+    await asyncio.gather(led.observe(), led.info("server"), led.observe())
+    clients = sealed.command("CLIENT", "LIST")
+    assert str(clients).count(NAME) == 1

@@ -12,6 +12,7 @@ long it slept. A connection on which nothing came for LEAD_S is closed by the ne
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -89,6 +90,7 @@ class Server:
         """How the next connection signs in."""
         self._timeout_s = timeout_s
         self._link: Link | None = None
+        self._connecting = asyncio.Lock()
         self._number = 0
         self._users: Users | None = None
         self.is_lead = False
@@ -313,6 +315,13 @@ class Server:
     # The connection and the lead ------------------------------------------------------------
 
     async def _connected(self) -> Link:
+        if self._link is not None and not self._link.is_closed:
+            return self._link
+        async with self._connecting:
+            return await self._connect()
+
+    async def _connect(self) -> Link:
+        # Two that ask at once (a pass, and a move under way) would open two, and lose one.
         if self._link is not None and not self._link.is_closed:
             return self._link
         self.is_lead = False
