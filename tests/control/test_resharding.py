@@ -141,14 +141,22 @@ async def test_a_bucket_is_put_somewhere_and_stays(
     assert sorted(moved) == [S1, S2]
 
 
+async def growing(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> tuple[Fleet, Driven]:
+    """Give two shards to which a third is being added, and who does it."""
+    fleet = make_fleet(shards=3, replicas=0)
+    driven = control(fleet, only=["s1", "s2"])
+    await driven.serve()
+    await ask(driven, added(fleet))
+    return fleet, driven
+
+
 async def test_a_controller_that_comes_asks_all_servers_of_the_topology(
     make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
 ) -> None:
     """Before it does anything: what it was started with may be older, and a bucket on its way."""
-    fleet = make_fleet(shards=3, replicas=0)
-    one = control(fleet, only=["s1", "s2"])
-    await one.serve()
-    await ask(one, added(fleet))
+    fleet, one = await growing(make_fleet, control)
     await one.until(even_on(S1, S2, S3))
     bucket = topology(one).buckets_of(S3)[0]
     version = topology(one).versions[bucket]
@@ -169,10 +177,7 @@ async def test_another_controller_goes_on(
     make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
 ) -> None:
     """One that comes in the middle finds what was wanted, and what moved already."""
-    fleet = make_fleet(shards=3, replicas=0)
-    one = control(fleet, only=["s1", "s2"])
-    await one.serve()
-    await ask(one, added(fleet))
+    fleet, one = await growing(make_fleet, control)
     await one.until(lambda _: 0 < shares(one).get("s3", 0) < BUCKETS // 4)
     await one.controller.aclose()
 

@@ -19,26 +19,33 @@ _ROOMFUL = str(Path(sys.executable).parent / "roomful")
 _LIMIT_S = 300
 
 
-def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
-    """An edge and a primary are killed and clients cut: nothing lost, doubled or reordered."""
-    faults = FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL
+def verify_local(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Break a cluster of two edges, two shards and a replica each; gives status and report."""
     done = subprocess.run(
         [
             *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
-            *("--duration", "20", "--fault-every", "4", "--rate", "150", "--seed", "5"),
-            *("--clients", "24", "--rooms", "12", "--faults", ",".join(faults)),
+            *("--rate", "150", "--seed", "5", "--clients", "24", "--rooms", "12"),
+            *arguments,
         ],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory)},
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=_LIMIT_S,
         check=False,
     )
     assert done.stdout, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, json.loads(done.stdout)
 
-    assert done.returncode == 0, report
+
+def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
+    """An edge and a primary are killed and clients cut: nothing lost, doubled or reordered."""
+    faults = FaultKind.CLIENT_CUT, FaultKind.EDGE_KILL, FaultKind.PRIMARY_KILL
+    status, report = verify_local(
+        tmp_path, "--duration", "20", "--fault-every", "4", "--faults", ",".join(faults)
+    )
+
+    assert status == 0, report
     assert (report["lost"], report["duplicated"], report["reordered"]) == (0, 0, 0)
     assert report["acked"] == report["sent"] > 1000
     assert {kind for kind, figures in report["faults"].items() if not figures["failed"]} == {
@@ -48,24 +55,13 @@ def test_a_cluster_that_is_broken_keeps_its_promise(tmp_path: Path) -> None:
 
 def test_a_cluster_that_acks_before_a_replica_has_it_is_found_out(tmp_path: Path) -> None:
     """A primary that is cut off goes on acknowledging: with `memory`, what nobody else gets."""
-    done = subprocess.run(
-        [
-            *(_ROOMFUL, "verify", "--local", "--edges", "2", "--shards", "2", "--replicas", "1"),
-            *("--durability", "memory", "--faults", FaultKind.PARTITION),
-            *("--duration", "16", "--fault-every", "12", "--rate", "150", "--seed", "5"),
-            *("--clients", "24", "--rooms", "12"),
-        ],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
+    status, report = verify_local(
+        tmp_path,
+        *("--durability", "memory", "--faults", FaultKind.PARTITION),
+        *("--duration", "16", "--fault-every", "12"),
     )
-    assert done.stdout, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
 
-    assert done.returncode == 1
+    assert status == 1
     assert not report["ok"]
     assert report["lost"] > 0
     assert report["examples"]
