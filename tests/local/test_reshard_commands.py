@@ -11,7 +11,7 @@ import pytest
 from local.machine import EDGES, SERVERS, Machine, run
 from roomful.control.reading import Reading, read_cluster
 from roomful.local.layout import Layout
-from support.deadline import DEADLINE_S, until
+from support.deadline import DEADLINE_S, until, within
 from support.ports import claim_ports
 from support.resuming import PlainReceiver, RetryingSender, running
 from support.tokens import make_token
@@ -84,6 +84,9 @@ async def test_shards_come_and_go_while_somebody_sends(tmp_path: Path) -> None:
             for n in range(8)
         ]
         async with running(*receivers), asyncio.TaskGroup() as group:
+            for receiver in receivers:
+                # Who is not in the room yet has no right to the first message.
+                await within(receiver.joined.wait(), seconds=LONG_S)
             sending = [group.create_task(sender.run()) for sender in senders]
             said = await roomful(machine, "shard", "add")
             assert re.search(r"done after .* s1 34[12], s2 34[12], s3 34[12]", said)

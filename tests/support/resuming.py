@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.exceptions import WebSocketException
 
-from support.deadline import DEADLINE_S, eventually
+from support.deadline import DEADLINE_S, until
 from support.inbox import Ended
 from support.plainjson import PlainJson
 from support.sio import SocketIo
@@ -52,22 +52,23 @@ class Receiver(ABC):
     async def wait_heard(self, count: int, *, seconds: float = DEADLINE_S) -> None:
         """Return once *count* messages have come."""
 
-        async def is_there() -> bool:
-            return len(self.heard) >= count
-
-        await eventually(is_there, f"{count} messages heard by {self!r}", seconds=seconds)
+        try:
+            await until(lambda: len(self.heard) >= count, seconds=seconds)
+        except AssertionError:
+            raise AssertionError(f"not {count} within {seconds} s: {self!r}") from None
 
     async def wait_recovered(self, count: int, *, seconds: float = DEADLINE_S) -> None:
         """Return once the client came back *count* times."""
 
-        async def is_back() -> bool:
-            return len(self.recovered) >= count
-
-        await eventually(is_back, f"{count} returns of {self!r}", seconds=seconds)
+        try:
+            await until(lambda: len(self.recovered) >= count, seconds=seconds)
+        except AssertionError:
+            raise AssertionError(f"no {count} returns within {seconds} s: {self!r}") from None
 
     def __repr__(self) -> str:
+        heard = f"{len(self.heard)}: {self.heard[:1]} to {self.heard[-1:]}"
         return (
-            f"<{type(self).__name__} heard={len(self.heard)} recovered={self.recovered} "
+            f"<{type(self).__name__} heard={heard} recovered={self.recovered} "
             f"closed={self.close_codes}>"
         )
 
