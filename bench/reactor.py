@@ -99,7 +99,7 @@ class Reactor:
     It looks for what it can read, takes a nap of *nap_s* if there is nothing, and looks again. So
     it is never woken up by a write of the server: the server would pay for that with more than
     the write itself (an interrupt to the other core), and clients over a network cost it no such
-    thing. 0 never sleeps, None waits in the kernel. `idle_s` is the time without work.
+    thing. None waits in the kernel. `idle_s` is the time without work.
     """
 
     def __init__(self, *, nap_s: float | None) -> None:

@@ -15,7 +15,7 @@ from bench.member import Member, Sender
 from bench.meter import Meter, Result
 from bench.peer import Peer, Target, build_tickets, join_rooms, open_peers
 from bench.plan import OpenLoop
-from bench.reactor import Reactor
+from bench.reactor import NAP_S, Reactor
 
 __all__ = ["run_open_loop"]
 
@@ -32,7 +32,7 @@ def run_open_loop(
         ProtocolFault: a member heard an error, a hole, a double or a wrong order.
         StuckError: not all deliveries came.
     """
-    reactor = Reactor(nap_s=0)
+    reactor = Reactor(nap_s=NAP_S)
     times = array("q")
     try:
         peers = open_peers(reactor, target, list(build_tickets(target, tokens)))
