@@ -19,6 +19,7 @@ from typing import Any
 from roomful.cluster.topology import Address
 from roomful.control.controller import Controller
 from roomful.control.spec import ClusterSpec, ClusterStatus
+from roomful.control.waits import Listener
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import (
     OWNED,
@@ -86,11 +87,14 @@ class Keeper:
 
     # Mutable state: the controller and its task, the passwords, the writes of this pass.
     def __init__(
-        self, api: KubernetesApi, leads: Leadership, on_change: Callable[[], None]
+        self,
+        api: KubernetesApi,
+        leads: Leadership,
+        listener: Listener | None = None,
     ) -> None:
         self._api = api
         self._leads = leads
-        self._on_change = on_change
+        self._listener = listener
         self._controller: Controller | None = None
         self._task: asyncio.Task[None] | None = None
         self._signing_in = SigningIn(api, self._write)
@@ -282,7 +286,7 @@ class Keeper:
             logger.error("controller ended", extra={"cluster": cluster.name, "why": repr(failed)})
             self._task = None
         if self._task is None:
-            self._controller = self._signing_in.make_controller(wanted)
+            self._controller = self._signing_in.make_controller(wanted, self._listener)
             self._task = asyncio.create_task(self._controller.run(), name=f"control {cluster.name}")
         elif self._controller is not None and self._controller.spec != wanted:
             self._controller.spec = wanted

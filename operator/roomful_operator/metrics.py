@@ -9,10 +9,16 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from roomful.control.waits import Change, Listener
+
 __all__ = ["Statistics"]
 
 STATES: Final = ("Ready", "Progressing", "Degraded", "Paused")
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LATE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+CLOSED: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""A freeze lapses after 2 s; only the rest of a move may take longer."""
+CHANGED: Final = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 300.0)
 
 
 class Statistics:
@@ -29,6 +35,12 @@ class Statistics:
             "roomful_operator_reconcile_seconds",
             "Time of one pass for one cluster.",
             buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._late = Histogram(
+            "roomful_operator_loop_lag_seconds",
+            "How late the event loop woke, looked at four times a second.",
+            buckets=LATE,
             registry=self.registry,
         )
         self._errors = Counter(
@@ -53,6 +65,20 @@ class Statistics:
         self._connections = self._gauge("connections", "Signed-in connections of all edges.")
         self._terms = self._gauge("shard_term", "Up by one with each primary of a shard.", "shard")
         self._buckets = self._gauge("shard_buckets", "Buckets of rooms of a shard.", "shard")
+        self._changes = Histogram(
+            "roomful_cluster_primary_change_seconds",
+            "From a primary's loss, or the order to hand over, until edges hear of the next.",
+            ["cluster", "kind"],
+            buckets=CHANGED,
+            registry=self.registry,
+        )
+        self._closed = Histogram(
+            "roomful_cluster_bucket_closed_seconds",
+            "How long a bucket of rooms was closed when it moved.",
+            ["cluster"],
+            buckets=CLOSED,
+            registry=self.registry,
+        )
         for where in ("list", "pass"):
             self._errors.labels(where)
 
@@ -79,6 +105,19 @@ class Statistics:
         """Say that the watch gave an event."""
         self._watched.set_to_current_time()
 
+    def late(self, late_s: float) -> None:
+        """Take over by how much the event loop woke too late."""
+        self._late.observe(late_s)
+
+    def listener(self, uid: str, name: str) -> Listener:
+        """Give a cluster its series of waits, all 0, and who takes over what comes."""
+        self._names[uid] = name
+        changes = {change: self._changes.labels(name, change.value) for change in Change}
+        return Listener(
+            lambda change, took_s: changes[change].observe(took_s),
+            self._closed.labels(name).observe,
+        )
+
     def passed(self, uid: str, name: str, took_s: float, status: Mapping[str, Any]) -> None:
         """Take over what a pass found."""
         self._names[uid] = name
@@ -103,5 +142,5 @@ class Statistics:
         if name is None:
             return
         of_clusters = (self._state, self._edges, self._shards, self._connections)
-        for gauge in (*of_clusters, self._terms, self._buckets):
-            gauge.remove_by_labels({"cluster": name})
+        for metric in (*of_clusters, self._terms, self._buckets, self._changes, self._closed):
+            metric.remove_by_labels({"cluster": name})

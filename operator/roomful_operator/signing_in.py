@@ -10,10 +10,12 @@ import base64
 import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from roomful.control.controller import Controller
 from roomful.control.link import Credentials
+from roomful.control.spec import ClusterSpec
+from roomful.control.waits import Listener
 from roomful_operator import passwords
 from roomful_operator.api import SECRETS, Conflict, KubernetesApi, NotFound, Write
 from roomful_operator.manifests.access import build_secrets
@@ -64,11 +66,11 @@ class SigningIn:
                 self._entries = _decoded(found)
         await self._change(cluster, passwords.complete(self._entries, _make))
 
-    def make_controller(self, wanted: Any) -> Controller:
+    def make_controller(self, wanted: ClusterSpec, listener: Listener | None = None) -> Controller:
         """Give a controller of the servers that lets the cluster's programs sign in."""
         self._told = self._entries
         users = passwords.read_users(self._entries)
-        return Controller(wanted, credentials=self.credentials, users=users)
+        return Controller(wanted, credentials=self.credentials, users=users, listener=listener)
 
     def tell(self, controller: Controller) -> None:
         """Let *controller* know of passwords that have changed."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 from roomful.protocol.errors import RoomfulError
 from roomful_operator.api import CLUSTERS, KubernetesApi
 from roomful_operator.keeper import Keeper
+from roomful_operator.lag import watch_lag
 from roomful_operator.lease import Election
 from roomful_operator.metrics import Statistics
 
@@ -84,6 +85,7 @@ class Work:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._election.run(self.wake))
             group.create_task(self._loop())
+            group.create_task(watch_lag(self._statistics.late))
 
     def illness(self) -> str:
         """Give why this operator is not well; empty: it is."""
@@ -155,7 +157,8 @@ class Work:
         name = f"{metadata['namespace']}/{metadata['name']}"
         keeper = self._keepers.get(metadata["uid"])
         if keeper is None:
-            keeper = Keeper(self._api, lambda: self._election.is_held, self.wake)
+            listener = self._statistics.listener(metadata["uid"], name)
+            keeper = Keeper(self._api, lambda: self._election.is_held, listener)
             self._keepers[metadata["uid"]] = keeper
         started = time.monotonic()
         try:

@@ -16,6 +16,7 @@ from functions.server import PRODUCTS
 from remote.cluster import Cluster, running_cluster
 from roomful.control.controller import Controller
 from roomful.control.spec import Pace
+from roomful.control.waits import Listener
 from support.users import CONTROLLER, USERS
 
 
@@ -42,6 +43,7 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
         pace: Pace = QUICK,
         insists: bool = False,
         only: Sequence[str] = (),
+        listener: Listener | None = None,
     ) -> Driven:
         controller = Controller(
             fleet.spec(acks, only),
@@ -49,6 +51,7 @@ async def control() -> AsyncIterator[Callable[..., Driven]]:
             users=USERS,
             pace=pace,
             insists=insists,
+            listener=listener,
         )
         made.append(controller)
         return Driven(controller)

@@ -11,6 +11,7 @@ from control.servers import Fleet
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.shard_facts import Wish
 from roomful.control.view import Phase
+from roomful.control.waits import Change, Listener
 
 MakeFleet = Callable[..., Fleet]
 Control = Callable[..., Driven]
@@ -111,3 +112,22 @@ async def test_a_role_is_handed_over_without_a_loss(
     assert second.command("GET", "kept") == b"value"
     await driven.until(lambda _: driven.shard().is_whole)
     assert driven.shard().online == (first.address,)
+
+
+async def test_how_long_each_change_took_is_told_once(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """A hand-over, and a failover: that one takes as long as a silent primary is waited for."""
+    heard: list[tuple[Change, float]] = []
+    listener = Listener(lambda change, took_s: heard.append((change, took_s)))
+    fleet = make_fleet(shards=1, replicas=2)
+    driven = control(fleet, acks=1, listener=listener)
+    await driven.serve()
+    assert heard == []
+    await driven.controller.hand_over(S1, fleet.servers[1].address)
+    await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    await driven.until(lambda _: driven.shard().is_whole)
+    fleet.at(driven.record().primary).kill()
+    await driven.until(lambda status: status.is_serving and driven.record().term == 3)
+    assert [change for change, _ in heard] == [Change.HAND_OVER, Change.FAILOVER]
+    assert heard[1][1] >= driven.controller.pace.fail_after_s

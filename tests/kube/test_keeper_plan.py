@@ -16,7 +16,7 @@ async def test_a_shard_outlives_a_restart_with_fewer_in_the_specification() -> N
     fewer = cluster({"shards": {"count": 2}})
     api = KubernetesApi(Configuration())
     try:
-        plan = Keeper(api, lambda: True, lambda: None)._plan(fewer, {}, observed, 2)
+        plan = Keeper(api, lambda: True)._plan(fewer, {}, observed, 2)
     finally:
         await api.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from roomful.control.waits import Change
 from roomful_operator.metrics import Statistics
 
 
@@ -37,3 +38,36 @@ def test_failovers_and_moves_can_be_seen() -> None:
     ]
     statistics.forget("uid")
     assert series(statistics, "shard_term") == series(statistics, "shard_buckets") == []
+
+
+def test_how_long_clients_waited_can_be_seen() -> None:
+    """Each wait of a cluster is counted once, by kind; all begin at 0, and go with the cluster."""
+    statistics = Statistics()
+    listener = statistics.listener("uid", "rooms/chat")
+    assert series(statistics, "bucket_closed_seconds_count") == [
+        'roomful_cluster_bucket_closed_seconds_count{cluster="rooms/chat"} 0.0'
+    ]
+    listener.bucket_moved(0.02)
+    listener.primary_changed(Change.FAILOVER, 4.2)
+    assert series(statistics, "bucket_closed_seconds_sum") == [
+        'roomful_cluster_bucket_closed_seconds_sum{cluster="rooms/chat"} 0.02'
+    ]
+    name = "primary_change_seconds"
+    assert series(statistics, f"{name}_sum") == [
+        f'roomful_cluster_{name}_sum{{cluster="rooms/chat",kind="failover"}} 4.2',
+        f'roomful_cluster_{name}_sum{{cluster="rooms/chat",kind="hand-over"}} 0.0',
+    ]
+    statistics.forget("uid")
+    # A controller that ends in this moment brings none of it back.
+    listener.bucket_moved(0.02)
+    listener.primary_changed(Change.HAND_OVER, 0.5)
+    assert 'cluster="rooms/chat"' not in statistics.render().decode()
+
+
+def test_a_late_loop_can_be_seen() -> None:
+    """In steps from 5 ms on."""
+    statistics = Statistics()
+    statistics.late(0.2)
+    text = statistics.render().decode()
+    assert 'roomful_operator_loop_lag_seconds_bucket{le="0.1"} 0.0' in text
+    assert 'roomful_operator_loop_lag_seconds_bucket{le="0.25"} 1.0' in text

@@ -42,7 +42,7 @@ async def test_an_order_to_move_a_bucket_is_carried_out_once(
                 bucket = one.controller.topology.buckets.index(S1)
                 carried = document(annotations={MOVE_BUCKET: f"{bucket}={target}"})
                 server.objects[CLUSTERS.path("rooms", "chat")] = carried
-                keeper = Keeper(api, lambda: True, lambda: None)
+                keeper = Keeper(api, lambda: True)
                 await keeper._ordered.obey(cluster(), carried, Observed({}), one.controller)
 
                 owner = S2 if target == "s2" else S1

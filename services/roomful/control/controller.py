@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.failover import ShardState
 from roomful.cluster.placement import BUCKETS, UNPLACED, place
 from roomful.cluster.shard_facts import Wish
 from roomful.cluster.topology import (
@@ -37,12 +36,12 @@ from roomful.control.observation import Observation
 from roomful.control.owned import Owned
 from roomful.control.resharding import Resharding
 from roomful.control.server import OrderRefused, Users
-from roomful.control.shard import begin_shard, tend_shard
+from roomful.control.shard import begin_shard, guarded, tend_shard
 from roomful.control.spec import ClusterSpec, ClusterStatus, Pace
-from roomful.control.succession import HAND_OVER_S, carry_out, plan_succession
+from roomful.control.succession import HAND_OVER_S, UNDER_WAY, carry_out, plan_succession
 from roomful.control.survey import Survey
-from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
-from roomful.shard.library import LibraryRefused
+from roomful.control.view import Phase, ShardStatus, ShardView, describe, log_changes
+from roomful.control.waits import Listener, Waits
 
 __all__ = ["Controller"]
 
@@ -51,15 +50,6 @@ logger = logging.getLogger("roomful.control")
 
 STEPS: Final = 16
 """More than a succession has, with some patience for replicas; the rest is for the next pass."""
-UNDER_WAY: Final = frozenset(
-    {
-        ShardState.LISTENING,
-        ShardState.FENCED,
-        ShardState.CHOSEN,
-        ShardState.ATTACHING,
-        ShardState.READY,
-    }
-)
 
 
 class Controller:
@@ -69,6 +59,7 @@ class Controller:
     Args:
         users: who may sign in to the servers, and with what; None: that is not its business.
         insists: take the lead from whoever has it; for a command that a person gave.
+        listener: who hears how long clients had to wait.
     """
 
     # Mutable state: the specification, the newest topology, the primaries looked after, and the
@@ -81,6 +72,7 @@ class Controller:
         users: Users | None = None,
         pace: Pace | None = None,
         insists: bool = False,
+        listener: Listener | None = None,
     ) -> None:
         self.spec = spec
         self.pace = pace or Pace()
@@ -96,12 +88,14 @@ class Controller:
         self._servers = self._survey.servers
         self._tended: dict[ShardName, tuple[str | None, tuple[Address, ...]]] = {}
         self._has_changed = False
+        self._waits = Waits(listener := listener or Listener())
         self._is_wanted = asyncio.Event()
         self._resharding = Resharding(
             self._servers,
             self._publish,
             quiet_s=self.pace.quiet_s,
             on_done=self._is_wanted.set,
+            on_moved=listener.bucket_moved,
         )
 
     async def run(self) -> None:
@@ -129,6 +123,7 @@ class Controller:
         seen, unreachable = await self._survey.look(self._everyone())
         if not await self._survey.leads(seen):
             await self._resharding.aclose()
+            self._waits.forget()
             await self._read_topology(seen)
             self.status = ClusterStatus(False, self.topology, {}, unreachable)
             return self.status
@@ -142,7 +137,7 @@ class Controller:
         except (ServerUnreachable, OrderRefused, BadTopology) as exc:
             logger.warning("pass ended early", extra={"why": str(exc)})
             shards = dict(self.status.shards)
-        self._log_changes(shards)
+        log_changes(self.status.shards, shards)
         self.status = ClusterStatus(True, self.topology, shards, unreachable)
         return self.status
 
@@ -164,8 +159,9 @@ class Controller:
             ServerUnreachable, OrderRefused: the primary cannot be asked, or says no.
         """
         assert self.topology is not None
-        primary = self.topology.shards[shard].primary
+        primary, at = self.topology.shards[shard].primary, _now()
         await self._servers[primary].hand_over(target, HAND_OVER_S)
+        self._waits.order(shard, at)
         logger.info("hands over", extra={"shard": shard, "target": str(target)})
 
     # Looking --------------------------------------------------------------------------------
@@ -239,7 +235,7 @@ class Controller:
         async def step(view: ShardView) -> None:
             record = topology.shards[view.name]
             records[view.name] = record
-            status = await _guarded(view, self._step(view, record, topology))
+            status = await guarded(view, self._step(view, record, topology))
             if isinstance(status, ShardRecord):
                 records[view.name] = status
                 status = describe(view, status)
@@ -261,6 +257,11 @@ class Controller:
                 ),
                 first=changed,
             )
+            known = topology.shards
+            renewed = [
+                one for one in changed if one in known and records[one].term > known[one].term
+            ]
+            self._waits.end(renewed, _now())
         await self._reshard(seen, statuses)
         await self._spread(seen)
         return statuses
@@ -275,7 +276,7 @@ class Controller:
         joined: dict[ShardName, ShardRecord] = {}
         for name in sorted(self._members().keys() - topology.shards.keys()):
             view = self._view(name, None, seen)
-            found = await _guarded(view, begin_shard(view, self._servers, Owned((), ())))
+            found = await guarded(view, begin_shard(view, self._servers, Owned((), ())))
             if isinstance(found, ShardRecord):
                 joined[name] = found
                 found = describe(view, found, Phase.STARTING)
@@ -299,11 +300,13 @@ class Controller:
     ) -> ShardRecord | ShardStatus:
         owned = Owned.of(topology, view.name)
         if view.is_alive(record):
+            self._waits.meet(view.name)
             token = (view.seen[record.primary].run_id, record.replicas)
             is_new = self._tended.get(view.name) != token
             changed = await tend_shard(view, self._servers, record, owned, is_new=is_new)
             self._tended[view.name] = token
             return changed
+        self._waits.miss(view.name, _now() - view.missing_s.get(record.primary, 0.0))
         wish = self.wishes.get(view.name)
         # At once, as far as it goes: a pass over all servers waits for those that do not answer.
         for _ in range(STEPS):
@@ -333,7 +336,7 @@ class Controller:
             view = self._view(name, None, seen)
             buckets = tuple(bucket for bucket in range(BUCKETS) if owners[bucket] == name)
             owned = Owned(buckets, (1,) * len(buckets))
-            status = await _guarded(view, begin_shard(view, self._servers, owned))
+            status = await guarded(view, begin_shard(view, self._servers, owned))
             if isinstance(status, ShardRecord):
                 records[name] = status
                 status = describe(view, status, Phase.STARTING)
@@ -383,34 +386,13 @@ class Controller:
             except (ServerUnreachable, OrderRefused) as exc:
                 logger.info("topology not stored", extra={"why": str(exc)})
 
-    def _log_changes(self, shards: Mapping[ShardName, ShardStatus]) -> None:
-        for name, now in shards.items():
-            before = self.status.shards.get(name)
-            if before is None or (before.phase, before.primary) != (now.phase, now.primary):
-                extra = {"shard": name, "phase": now.phase.value, "primary": str(now.primary)}
-                logger.info(
-                    "shard changed", extra=extra | ({"why": now.reason} if now.reason else {})
-                )
-
-
-async def _guarded(
-    view: ShardView, step: Awaitable[ShardRecord | ShardStatus]
-) -> ShardRecord | ShardStatus:
-    """Give what *step* gives, or how the shard is when it could not be taken."""
-    try:
-        return await step
-    except Waiting as exc:
-        phase = Phase.STARTING if view.record is None else Phase.FAILING_OVER
-        return describe(view, view.record, phase, str(exc))
-    except (Blocked, LibraryRefused) as exc:
-        return describe(view, view.record, Phase.BLOCKED, str(exc))
-    except (ServerUnreachable, OrderRefused) as exc:
-        # What comes next depends on what the server is then.
-        return describe(view, view.record, Phase.SUSPECT, str(exc))
-
 
 def _intents_after(topology: Topology, joined: Mapping[ShardName, ShardRecord]) -> Intents:
     intents = topology.intents
     left = {name: servers for name, servers in intents.joining.items() if name not in joined}
     changed = msgspec.structs.replace(intents, joining=left)
     return NO_INTENTS if changed == NO_INTENTS else changed
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

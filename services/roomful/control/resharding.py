@@ -38,7 +38,7 @@ from roomful.cluster.reshard import ReshardPlan, empty_since, plan_reshard
 from roomful.cluster.topology import Address, Topology
 from roomful.control.bucket_orders import BucketOrders
 from roomful.control.link import ServerUnreachable
-from roomful.control.moving import Attempt, Parcel, Progress, finish
+from roomful.control.moving import Attempt, Parcel, finish
 from roomful.control.observation import Observation
 from roomful.control.server import OrderRefused, Server
 from roomful.control.view import Phase, ShardStatus
@@ -78,7 +78,7 @@ class Resharding:
         *,
         quiet_s: float = QUIET_S,
         on_done: Callable[[], None] = lambda: None,
-        on_progress: Callable[[Progress], None] = lambda _progress: None,
+        on_moved: Callable[[float], None] = lambda _closed_s: None,
     ) -> None:
         """
         Use the connections of *servers*.
@@ -86,12 +86,13 @@ class Resharding:
         Args:
             publish: keeps a topology, first on the shards that it is about.
             on_done: called when a next step may be possible.
+            on_moved: called for each bucket that has moved, with the seconds that it was closed.
         """
         self._servers = servers
         self._publish = publish
         self._quiet_s = quiet_s
         self._on_done = on_done
-        self._on_progress = on_progress
+        self._on_moved = on_moved
         self._task: asyncio.Task[None] | None = None
         self._cleared: set[tuple[ShardName, int, int, str]] = set()
         self._looked: tuple[_Look, float] | None = None
@@ -294,8 +295,13 @@ class Resharding:
         parcels = [
             Parcel(one.bucket, one.version, one.newest, shards[one.target]) for one in begins
         ]
-        attempt = Attempt(shards[source], parcels, on_progress=self._on_progress)
-        outcome = await attempt.run()
+        attempt = Attempt(shards[source], parcels)
+        try:
+            outcome = await attempt.run()
+        finally:
+            # Also of an attempt that ends in its middle.
+            for pause_ms in attempt.progress.pauses_ms.values():
+                self._on_moved(pause_ms / 1000)
         term = topology.shards[source].term
         if not outcome.uncleared:
             for bucket in outcome.moved:

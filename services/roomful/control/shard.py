@@ -9,17 +9,19 @@ again in what the servers say.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 import msgspec
 
 from roomful.cluster.topology import Address, ShardRecord
+from roomful.control.link import ServerUnreachable
 from roomful.control.observation import Observation, Role
 from roomful.control.owned import Owned
-from roomful.control.server import Server
-from roomful.control.view import Blocked, ShardView, Waiting
+from roomful.control.server import OrderRefused, Server
+from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, Waiting, describe
+from roomful.shard.library import LibraryRefused
 
-__all__ = ["attach", "begin_shard", "tend_shard"]
+__all__ = ["attach", "begin_shard", "guarded", "tend_shard"]
 
 logger = logging.getLogger("roomful.control")
 
@@ -145,6 +147,22 @@ async def attach(server: Server, seen: Observation, primary: Address) -> None:
     if seen.role is Role.PRIMARY:
         # Who is connected took it for the primary.
         await server.disconnect_clients()
+
+
+async def guarded(
+    view: ShardView, step: Awaitable[ShardRecord | ShardStatus]
+) -> ShardRecord | ShardStatus:
+    """Give what *step* gives, or how the shard is when it could not be taken."""
+    try:
+        return await step
+    except Waiting as exc:
+        phase = Phase.STARTING if view.record is None else Phase.FAILING_OVER
+        return describe(view, view.record, phase, str(exc))
+    except (Blocked, LibraryRefused) as exc:
+        return describe(view, view.record, Phase.BLOCKED, str(exc))
+    except (ServerUnreachable, OrderRefused) as exc:
+        # What comes next depends on what the server is then.
+        return describe(view, view.record, Phase.SUSPECT, str(exc))
 
 
 def _refuse_data(view: ShardView) -> None:

@@ -32,11 +32,21 @@ from roomful.control.server import Server
 from roomful.control.shard import attach
 from roomful.control.view import Blocked, Phase, ShardStatus, ShardView, describe
 
-__all__ = ["carry_out", "facts_of", "plan_succession"]
+__all__ = ["HAND_OVER_S", "UNDER_WAY", "carry_out", "facts_of", "plan_succession"]
 
 logger = logging.getLogger("roomful.control")
 
 HAND_OVER_S: Final = 2.0
+UNDER_WAY: Final = frozenset(
+    {
+        ShardState.LISTENING,
+        ShardState.FENCED,
+        ShardState.CHOSEN,
+        ShardState.ATTACHING,
+        ShardState.READY,
+    }
+)
+"""States whose next step need not wait for another pass."""
 _PHASES: Final = {ShardState.SUSPECT: Phase.SUSPECT, ShardState.BLOCKED: Phase.BLOCKED}
 
 

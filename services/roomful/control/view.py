@@ -4,6 +4,7 @@ What the controller knows of one shard at one moment, and what it says about it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +14,9 @@ from roomful.cluster.topology import Address, ShardRecord
 from roomful.control.observation import Observation, Role
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["Blocked", "Phase", "ShardStatus", "ShardView", "Waiting", "describe"]
+__all__ = ["Blocked", "Phase", "ShardStatus", "ShardView", "Waiting", "describe", "log_changes"]
+
+logger = logging.getLogger("roomful.control")
 
 
 class Phase(StrEnum):
@@ -116,3 +119,14 @@ def describe(
     return ShardStatus(
         view.name, phase, reason, record.primary, record.term, record.replicas, online
     )
+
+
+def log_changes(
+    before: Mapping[ShardName, ShardStatus], after: Mapping[ShardName, ShardStatus]
+) -> None:
+    """Log each shard that has come to another phase or primary."""
+    for name, now in after.items():
+        was = before.get(name)
+        if was is None or (was.phase, was.primary) != (now.phase, now.primary):
+            extra = {"shard": name, "phase": now.phase.value, "primary": str(now.primary)}
+            logger.info("shard changed", extra=extra | ({"why": now.reason} if now.reason else {}))
