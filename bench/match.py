@@ -84,8 +84,8 @@ def _store_cores(load: Load) -> tuple[int, ...]:
     Give where a server's store runs: on the load's core, since a server has one of its own.
 
     The system likes to wake a store on the core of who wrote to it, where it waits for the server's
-    turn to end, and the server for its: with the other core idle for a third of the time. At a fixed
-    rate both cores are idle for most of the time, and the system does place it.
+    turn to end, and the server for its: with the other core idle for a third of the time. At a
+    fixed rate both cores are idle for most of the time, and the system does place it.
     """
     return CORES if isinstance(load.shape, OpenLoop) else (LOAD_CORE,)
 
