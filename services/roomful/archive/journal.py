@@ -64,9 +64,10 @@ class JournalStatistics:
 class Journal:
     """Implements roomful.shard.memory.Journal."""
 
-    # Mutable state, under the condition: the file that is written, its length, its entries and
-    # their bytes, which go to the thread together; what is asked of the thread, and who waits for
-    # it; the newest offsets that were written, and that are in SQLite.
+    # Mutable state, under the condition: the file that is written, its length, whether something
+    # unfinished may be behind that, its entries and their bytes, which go to the thread together;
+    # what is asked of the thread, and who waits for it; the newest offsets that were written, and
+    # that are in SQLite.
     def __init__(self, directory: Path, move: Move, moved: int) -> None:
         """
         Begin in *directory*, which has no files of another journal any more.
@@ -83,7 +84,7 @@ class Journal:
         self._condition = threading.Condition()
         self._entries: list[Entry] = []
         self._bytes = 0
-        self._is_wanted = self._is_closing = False
+        self._is_wanted = self._is_closing = self._is_torn = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._path, self._file, self._length = self._next_file()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -126,18 +127,27 @@ class Journal:
     def _append(self, batch: bytes) -> None:
         view = memoryview(batch)
         try:
+            self._take_back()
+            self._is_torn = True
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError as exc:
             self.statistics.failures += 1
             logger.error("batch not written", extra={"why": exc.strerror})
-            # What was written of it would look like a batch that is cut off in the middle.
-            os.ftruncate(self._file, self._length)
-            os.lseek(self._file, self._length, os.SEEK_SET)
+            with contextlib.suppress(OSError):
+                self._take_back()
             raise Refused(
                 RefusalCode.SHARD_UNAVAILABLE, "the message could not be written"
             ) from exc
+        self._is_torn = False
         self._length += len(batch)
+
+    def _take_back(self) -> None:
+        """Take away what was written of a batch that was refused: nobody would read behind it."""
+        if self._is_torn:
+            os.ftruncate(self._file, self._length)
+            os.lseek(self._file, self._length, os.SEEK_SET)
+            self._is_torn = False
 
     async def moved_past(self, offset: int) -> None:
         """Wait until everything up to *offset* that was written is in SQLite."""
@@ -165,16 +175,30 @@ class Journal:
 
     def _run(self) -> None:
         while self._wait():
-            following = self._next_file()
+            try:
+                following = self._next_file()
+            except OSError as exc:
+                # The disk is full, or there are too many open files: the file that there is goes
+                # on, until no more may wait in it.
+                self.statistics.failures += 1
+                logger.error("no next journal file", extra={"why": exc.strerror})
+                if self._is_closing:
+                    return
+                time.sleep(MOVE_S)
+                continue
             with self._condition:
                 entries, self._entries, self._bytes = self._entries, [], 0
                 path, file = self._path, self._file
                 self._path, self._file, self._length = following
-                self._is_wanted = False
+                self._is_wanted = self._is_torn = False
             os.close(file)
             if not self._move_all(entries):
                 return
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as exc:
+                # Whoever reads it again moves what is there already, which changes nothing.
+                logger.error("journal file not removed", extra={"why": exc.strerror})
 
     def _wait(self) -> bool:
         """Wait for something to move; False when it is over."""
