@@ -112,6 +112,26 @@ def test_what_keeps_asking_for_now_does_not_stop_the_loop() -> None:
     run(check())
 
 
+def test_an_item_that_fails_takes_nobody_with_it() -> None:
+    """Whoever is due in the same tick and later is called all the same."""
+
+    class Broken:
+        def on_timer(self, _now: float) -> float | None:
+            raise ValueError("a bug")
+
+    async def check() -> None:
+        wheel = TimerWheel(0.5)
+        wheel.start()
+        item = Item([1.0, 1.0])
+        wheel.add(Broken(), 1.0)
+        item.begin(wheel)
+        await asyncio.sleep(5)
+        wheel.stop()
+        assert len(item.calls) == 2
+
+    run(check())
+
+
 def test_a_stopped_wheel_calls_nobody() -> None:
     """And can be stopped twice."""
 

@@ -9,9 +9,12 @@ protocol promises (ping interval + ping timeout) must have passed when the clien
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
 
 __all__ = ["TimerWheel", "Timed"]
+
+logger = logging.getLogger("roomful.edge")
 
 
 class Timed(Protocol):
@@ -69,7 +72,12 @@ class TimerWheel:
         for slot in range(self._served + 1, current + 1):
             self._served = slot
             for item in self._slots.pop(slot, ()):
-                delay_s = item.on_timer(now)
+                try:
+                    delay_s = item.on_timer(now)
+                except Exception:
+                    # A bug costs this item its timer, not everybody theirs.
+                    logger.exception("timer failed", extra={"item": repr(item)})
+                    continue
                 if delay_s is not None:
                     self.add(item, delay_s)
         self._schedule()
