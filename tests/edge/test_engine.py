@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.world import FakeTransport, make_settings
 from roomful.edge.edge import Edge
 from roomful.edge.endpoint import Endpoint
-from roomful.edge.engine import EngineConnection, PollConflict
+from roomful.edge.engine import UPGRADE_TIMEOUT_S, EngineConnection, PollConflict
 from roomful.edge.mailbox import Mailbox
 from roomful.edge.room import Carrier
 from roomful.edge.websocket import Socket
@@ -307,6 +307,34 @@ def test_one_probe_at_a_time() -> None:
         place.engine.probe(as_socket(first))
         with pytest.raises(BadPacket):
             place.engine.probe(as_socket(second))
+
+    in_loop(check)
+
+
+def test_a_probe_that_does_not_upgrade_is_closed() -> None:
+    """In time; until then polls come back at once, and afterwards they wait again."""
+
+    async def check() -> None:
+        place = Place()
+        socket = FakeTransport()
+        place.engine.probe(as_socket(socket))
+        place.engine.receive(Channel.SOCKET, b"2probe")
+        assert await place.engine.poll(PLENTY) == b"6"
+        await asyncio.sleep(UPGRADE_TIMEOUT_S - 1)
+        assert socket.closed_with is None
+        await asyncio.sleep(1)
+        assert socket.closed_with is CloseCode.UPGRADE_TIMEOUT
+        poll = asyncio.ensure_future(place.engine.poll(PLENTY))
+        await settle()
+        assert not poll.done()
+        assert not place.engine.is_closed
+        place.engine.send((b"4a",))
+        assert await poll == b"4a"
+        # Another one may try, and what has taken over is left alone.
+        upgraded = place.upgrade()
+        await asyncio.sleep(UPGRADE_TIMEOUT_S + 1)
+        assert upgraded.closed_with is None
+        await place.edge.aclose()
 
     in_loop(check)
 

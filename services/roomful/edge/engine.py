@@ -34,6 +34,8 @@ PING = b"2"
 NOOP = b"6"
 CLOSE = b"1"
 DRAIN_TIMEOUT_S = 20.0
+UPGRADE_TIMEOUT_S = 10.0
+"""How long a WebSocket may probe; meanwhile every poll comes back at once."""
 
 
 class Application(Protocol):
@@ -265,6 +267,13 @@ class EngineConnection:
         if self._session.state is not EngineState.POLLING or self._probe is not None:
             raise BadPacket("this session is not to be upgraded")
         self._probe = socket
+        self._endpoint.wheel.add(_ProbeEnd(self, socket), UPGRADE_TIMEOUT_S)
+
+    def end_probe(self, socket: Socket) -> None:
+        """Close *socket* if it still probes: polling goes on without it."""
+        if socket is self._probe:
+            self.on_socket_closed(socket)
+            socket.close(CloseCode.UPGRADE_TIMEOUT, "not upgraded in time")
 
     def _upgrade(self) -> None:
         assert self._probe is not None
@@ -348,3 +357,17 @@ class EngineConnection:
         self._awaits_pong = True
         self.send((PING,))
         return endpoint.ping_timeout_s
+
+
+class _ProbeEnd:
+    """The timer of a WebSocket that probes."""
+
+    __slots__ = ("_engine", "_socket")
+
+    def __init__(self, engine: EngineConnection, socket: Socket) -> None:
+        self._engine = engine
+        self._socket = socket
+
+    def on_timer(self, _now: float) -> None:
+        """It has had its time."""
+        self._engine.end_probe(self._socket)
