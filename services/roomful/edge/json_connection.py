@@ -29,15 +29,18 @@ logger = logging.getLogger("roomful.edge")
 class JsonConnection(Connection):
     """Implements the application side of a WebSocket at /ws."""
 
-    __slots__ = ("_awaits_pong", "_is_signing_in", "_opened_at", "_socket")
+    # Mutable state: the WebSocket while it is open, whether a ping is unanswered and whether the
+    # last timer sent one, and whether the client is being signed in.
+    __slots__ = ("_awaits_pong", "_is_signing_in", "_opened_at", "_socket", "_was_pinged")
 
     def __init__(self, edge: Edge, socket: Socket, address: str, token: str | None) -> None:
         super().__init__(edge, socket, Wire.JSON, address)
         self._socket: Socket | None = socket
-        self._awaits_pong = False
+        self._awaits_pong = self._was_pinged = False
         self._is_signing_in = False
-        self._opened_at = edge.time()
-        edge.wheel.add(_Heartbeat(self), edge.settings.ping_interval_s)
+        settings = edge.settings
+        first_s = min(settings.ping_interval_s, settings.limits.connect_timeout_s)
+        self._opened_at = edge.wheel.add(_Heartbeat(self), first_s)
         if token is not None:
             self._is_signing_in = True
             self.run(self._sign_in(token, None))
@@ -155,9 +158,12 @@ class JsonConnection(Connection):
         if self.record is None and now - self._opened_at >= timeout_s - settings.timer_tick_s:
             self.close(CloseCode.CONNECT_TIMEOUT, "no sign-in in time")
             return None
+        self._was_pinged = not self._was_pinged
+        if not self._was_pinged:
+            return max(0.0, settings.ping_interval_s - settings.ping_timeout_s)
         self._awaits_pong = True
         self._socket.ping()
-        return settings.ping_interval_s
+        return settings.ping_timeout_s
 
 
 class _Heartbeat:
