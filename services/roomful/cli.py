@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import re
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from roomful.archive.command import ArchiveConfig, add_archive
 from roomful.control.command import add_controller_command
 from roomful.control.users_command import add_users_command
 from roomful.edge.app import EdgeServer, build_edge
-from roomful.edge.auth import Authenticator, AuthSettings
+from roomful.edge.auth import Authenticator
 from roomful.edge.cluster_settings import find_servers
+from roomful.edge.open_files import fit_connections
 from roomful.edge.settings import (
     DEV_SECRET,
     BadSettings,
@@ -29,6 +32,7 @@ from roomful.edge.settings import (
     load_settings,
     load_unchecked,
     settings_table,
+    signing_settings,
 )
 from roomful.local.command import add_cluster_command
 from roomful.local.reshard_commands import add_reshard_commands
@@ -39,6 +43,8 @@ from roomful.telemetry.logging import configure_logging
 from roomful.verify.command import add_verify
 
 __all__ = ["build_parser", "main"]
+
+logger = logging.getLogger("roomful.edge")
 
 BAD_USAGE = 2
 
@@ -119,7 +125,8 @@ def _add_token(commands: Any) -> None:
         "token",
         help="print a signed token",
         description="Prints a JWT (HS256) signed with ROOMFUL_AUTH_SECRET; without one, with the "
-        "development secret that only `roomful serve --dev` takes.",
+        "development secret that only `roomful serve --dev` takes. ROOMFUL_AUTH_ISSUER and "
+        "ROOMFUL_AUTH_AUDIENCE are in it if they are set.",
     )
     token.add_argument("--user", help="who the token is for (claim sub); needed, but for --service")
     token.add_argument(
@@ -175,12 +182,27 @@ def _serve(options: argparse.Namespace) -> int:
     configure_logging(settings.log_level, settings.log_format)
     listener = _listen(settings)
     try:
-        edge = build_edge(settings)
+        edge = build_edge(_fitting(settings))
     except ValueError as exc:
         raise BadSettings([str(exc)]) from exc
     server = EdgeServer(edge, on_started=lambda: _greet(settings, listener))
     uvloop.run(server.serve([listener]))
     return 0
+
+
+def _fitting(settings: Settings) -> Settings:
+    """Take no more connections than this process may open files."""
+    wanted = settings.limits.connections
+    fitting = fit_connections(wanted)
+    if fitting == wanted:
+        return settings
+    logger.log(
+        logging.DEBUG if settings.dev else logging.WARNING,
+        "fewer connections than limits.connections: this process may not open so many files "
+        "(ulimit -Hn)",
+        extra={"connections": fitting, "wanted": wanted},
+    )
+    return replace(settings, limits=replace(settings.limits, connections=fitting))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -201,6 +223,8 @@ def _listen(settings: Settings) -> socket.socket:
 def _greet(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host  # noqa: S104
+    if ":" in shown:
+        shown = f"[{shown}]"
     print(f"Roomful is at http://{shown}:{port}", file=sys.stderr)
     if settings.dev:
         print(
@@ -230,7 +254,7 @@ def _token(options: argparse.Namespace) -> int:
             raise BadSettings([f"--rooms {rule!r}: rights are join, send or join+send"])
     secret = os.environ.get("ROOMFUL_AUTH_SECRET", DEV_SECRET)
     try:
-        authenticator = Authenticator(AuthSettings(secret=secret))
+        authenticator = Authenticator(signing_settings(secret, os.environ))
     except ValueError as exc:
         raise BadSettings([str(exc)]) from exc
     print(

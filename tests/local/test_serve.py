@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.deadline import DEADLINE_S
@@ -75,6 +76,22 @@ def test_it_says_where_it_is_only_when_it_is_there(
     assert done.returncode == REFUSED
     assert done.stderr.startswith("roomful: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_address_of_ipv6_is_said_as_a_url(tmp_path: Path) -> None:
+    """What it says can be opened as it is."""
+    command = [sys.executable, "-m", "roomful.cli", "serve", "--dev", "--host", "::1"]
+    with subprocess.Popen(
+        [*command, "--port", str(claim_port())], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stderr is not None
+            said = next(line for line in server.stderr if line.startswith("Roomful is at "))
+            url = said.split()[-1]
+            assert httpx.get(f"{url}/readyz", timeout=DEADLINE_S).is_success
+        finally:
+            server.terminate()
+            server.communicate(timeout=3 * DEADLINE_S)
 
 
 def test_who_reads_may_stop_reading(tmp_path: Path) -> None:

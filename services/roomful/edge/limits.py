@@ -60,7 +60,8 @@ class LimitSettings:
     rooms_per_connection: int = 512
 
     # Connections of one edge. At 9.1 KB each, 0.9 GB; more edges are better than more per edge,
-    # because all of them come back at once when one dies.
+    # because all of them come back at once when one dies. An edge raises its own limit of open
+    # files for them; where the system allows fewer (ulimit -Hn), it takes fewer, and says so.
     connections: int = 100_000
     # Connections of one user over all edges; 0 = no limit. Tabs and devices are below 20; a client
     # that leaks connections is stopped before it takes an edge. Edges tell each other every second

@@ -38,6 +38,7 @@ __all__ = [
     "load_settings",
     "load_unchecked",
     "settings_table",
+    "signing_settings",
 ]
 
 PREFIX: Final = "ROOMFUL_"
@@ -84,8 +85,8 @@ class Settings:
     # Where the shards of a cluster are found: redis://host:port of some of their servers, or
     # rediss:// over TLS. None: the rooms are in this process (an embedded shard).
     shards: tuple[str, ...] = ()
-    # Directory where an embedded shard is kept between a graceful stop and the next start;
-    # empty: nowhere, a stop forgets everything.
+    # Directory where an embedded shard keeps its messages, over restarts and a SIGKILL; empty:
+    # nowhere, a stop forgets everything.
     state_dir: str = ".roomful"
     # Whether plain JSON clients may show their token in the query, where proxies log it.
     auth_query_token: bool = False
@@ -155,6 +156,18 @@ def load_unchecked(environment: Mapping[str, str], *, file: Path | None = None) 
     if problems:
         raise BadSettings(problems)
     return settings
+
+
+def signing_settings(secret: str, environment: Mapping[str, str]) -> AuthSettings:
+    """
+    Give what makes tokens with *secret* that an edge of the same *environment* takes.
+
+    Raises:
+        ValueError: the secret cannot be used.
+    """
+    issuer = environment.get("ROOMFUL_AUTH_ISSUER") or None
+    audience = environment.get("ROOMFUL_AUTH_AUDIENCE") or None
+    return AuthSettings(secret=secret, issuer=issuer, audience=audience)
 
 
 def _read(environment: Mapping[str, str], file: Path | None, problems: list[str]) -> dict[str, Any]:

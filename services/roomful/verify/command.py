@@ -16,8 +16,8 @@ from typing import Any, Final
 import uvloop
 
 from roomful.archive.base import ArchiveUnavailable
-from roomful.edge.auth import Authenticator, AuthSettings
-from roomful.edge.settings import DEV_SECRET, BadSettings
+from roomful.edge.auth import Authenticator
+from roomful.edge.settings import DEV_SECRET, BadSettings, signing_settings
 from roomful.local.layout import DURABILITIES
 from roomful.verify.cluster import LocalShape, NoCluster, local_cluster
 from roomful.verify.incidents import Breaker, FaultKind, Nothing
@@ -232,7 +232,7 @@ def _mint(options: argparse.Namespace) -> Callable[[str, bool], str]:
             ["ROOMFUL_AUTH_SECRET is needed, to sign in as a client of the cluster; or --dev"]
         )
     try:
-        authenticator = Authenticator(AuthSettings(secret=secret))
+        authenticator = Authenticator(signing_settings(secret, os.environ))
     except ValueError as exc:
         raise BadSettings([str(exc)]) from exc
     tokens: dict[tuple[str, bool], str] = {}
