@@ -199,6 +199,26 @@ async def test_bad_request(api: httpx.AsyncClient, path: str, body: bytes) -> No
     assert error["retryable"] is False
 
 
+@pytest.mark.parametrize(
+    "until",
+    [
+        pytest.param("-1", id="long ago"),
+        pytest.param("1700000000", id="past"),
+        pytest.param("4000000000000", id="milliseconds"),
+        pytest.param("1e308", id="beyond all"),
+        pytest.param("1e999", id="no number"),
+    ],
+)
+async def test_a_revocation_that_would_not_last(
+    api: httpx.AsyncClient, user: User, until: str
+) -> None:
+    """One that has lapsed already, or in a unit that was not meant, is no success."""
+    body = f'{{"userId":"{user("ann")}","until":{until}}}'
+    response = await api.post("/api/revocations", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "BAD_REQUEST"
+
+
 async def test_stats_and_health_are_open(
     server: Server, http: httpx.AsyncClient, room: str, user: User
 ) -> None:

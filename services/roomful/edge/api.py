@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,6 +63,8 @@ TIMEOUT_S = 10.0
 ERASE_S = 8.0
 """Seconds after which who asked for an erasure is told that it goes on."""
 DEV_TOKEN_S = 24 * 3600.0
+REVOCATION_MOST_S = 10 * 366 * 24 * 3600.0
+"""Longer than tokens live; milliseconds in the place of seconds are far beyond."""
 
 
 def _everywhere(reached: Reached) -> DoneEverywhere:
@@ -206,6 +209,10 @@ class Api:
         body: Revocation = await self._body(request, Revocation)
         if body.user_id is None and body.token_id is None:
             raise Refused(RefusalCode.BAD_REQUEST, "give userId or tokenId")
+        now = time.time()
+        if body.until is not None and not now < body.until < now + REVOCATION_MOST_S:
+            sentence = "until: seconds since the epoch, in the future, at most ten years from now"
+            raise Refused(RefusalCode.BAD_REQUEST, sentence)
         reached = await self._edge.control.revoke(body.user_id, body.token_id, body.until)
         return json_answer(_everywhere(reached))
 
