@@ -21,7 +21,7 @@ from roomful.archive.command import ArchiveConfig, add_archive
 from roomful.control.command import add_controller_command
 from roomful.control.users_command import add_users_command
 from roomful.edge.app import EdgeServer, build_edge
-from roomful.edge.auth import Authenticator
+from roomful.edge.auth import MAX_USER_LENGTH, Authenticator, is_user
 from roomful.edge.cluster_settings import find_servers
 from roomful.edge.open_files import fit_connections
 from roomful.edge.settings import (
@@ -246,6 +246,9 @@ def _token(options: argparse.Namespace) -> int:
         raise BadSettings([f"--expires {options.expires!r}: a number and s, m, h or d"])
     if options.user is None and not options.service:
         raise BadSettings(["--user is needed (or --service)"])
+    user = "service" if options.user is None else options.user
+    if not is_user(user):
+        raise BadSettings([f"--user: 1 to {MAX_USER_LENGTH} characters, none of control"])
     rooms: dict[str, list[str]] = {}
     for rule in options.rooms or ():
         pattern, _, rights = rule.partition("=")
@@ -259,7 +262,7 @@ def _token(options: argparse.Namespace) -> int:
         raise BadSettings([str(exc)]) from exc
     print(
         authenticator.mint(
-            user=options.user or "service",
+            user=user,
             rooms=rooms or None,
             lifetime_s=int(duration[1]) * _SECONDS[duration[2]],
             is_service=options.service,

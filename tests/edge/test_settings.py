@@ -201,12 +201,28 @@ def test_problems_name_key_and_variable() -> None:
         ("MEMORY_IDS", "0", "ids"),
         ("MEMORY_ID_WINDOW_S", "inf", "id_window_s"),
         ("MEMORY_SESSIONS", "-5", "sessions"),
+        ("ORIGINS", "app.example.com", "origins: 'app.example.com'"),
+        (
+            "ORIGINS",
+            "https://a.example, https://b.example/chat",
+            "origins: 'https://b.example/chat'",
+        ),
     ],
 )
 def test_values_that_cannot_be_meant(variable: str, value: str, word: str) -> None:
     """Each is refused in a sentence that names it."""
     (problem,) = problems_of(SIGNED | {f"ROOMFUL_{variable}": value})
     assert word in problem
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "null", "https://a.example/", "http://[::1]:80", "capacitor://localhost", "file://"],
+)
+def test_origins_that_browsers_send(origin: str) -> None:
+    """Also of apps in a shell, and a slash at the end is forgiven."""
+    settings = load_settings(SIGNED | {"ROOMFUL_ORIGINS": origin}, overrides={})
+    assert settings.origins == (origin,)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

@@ -118,3 +118,26 @@ def test_shard_that_lacks_a_replica_is_not_whole(online: int, is_whole: bool) ->
         online=tuple(replicas[:online]),
     )
     assert status.is_whole is is_whole
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        pytest.param(("s1=127.0.0.1:7001", "s1=127.0.0.1:7002"), id="a shard twice"),
+        pytest.param(("s1=127.0.0.1:7001", "s2=127.0.0.1:7001"), id="a server of two shards"),
+        pytest.param(("s1=127.0.0.1:7001,127.0.0.1:7001",), id="a server twice"),
+    ],
+)
+def test_shards_that_are_named_twice(
+    shards: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The controller does not begin with one of them left out, nor waits for what cannot come."""
+    options = [word for shard in shards for word in ("--shard", shard)]
+    assert "twice" in refusal(capsys, "controller", *options)
+
+
+@pytest.mark.parametrize("option", ["--rate", "--duration", "--fault-every", "--outage"])
+def test_a_verification_without_an_end(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Infinite is no rate and no time; nothing is started."""
+    said = refusal(capsys, "verify", "--local", option, "inf")
+    assert f"{option} must be above 0, and finite" in said

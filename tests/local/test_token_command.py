@@ -33,3 +33,12 @@ def test_an_edge_takes_it(
     assert isinstance(identity, Identity)
     assert identity.user == "ann"
     assert identity.rooms == {"team-*": frozenset({"join"})}
+
+
+@pytest.mark.parametrize("user", ["", "a\nb", "u" * 129], ids=["empty", "control", "too long"])
+def test_a_user_that_no_token_can_be_for(user: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is refused in a sentence, and no token of somebody else is made instead."""
+    assert main(["token", "--user", user]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("roomful: bad settings:\n  - --user: 1 to 128 characters")

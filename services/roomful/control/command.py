@@ -83,7 +83,11 @@ def _run(options: argparse.Namespace) -> int:
         raise BadOption(f"--acks {options.acks}: 0 to {MAX_ACKS}")
     if not options.fail_after > 0:
         raise BadOption(f"--fail-after {options.fail_after}: a number of seconds above 0")
-    shards = dict(_shard(text) for text in options.shard)
+    named = [_shard(text) for text in options.shard]
+    shards = dict(named)
+    servers = [server for some in shards.values() for server in some]
+    if len(shards) < len(named) or len(set(servers)) < len(servers):
+        raise BadOption("--shard: a shard, or a server, is there twice")
     spec = ClusterSpec(shards, options.acks, options.fsynced)
     configure_logging("info", "text")
     pace = Pace(fail_after_s=options.fail_after)

@@ -132,7 +132,7 @@ def build_app(edge: Edge) -> Starlette:
     routes += build_page_routes(edge.settings)
     cors = Middleware(
         _ApiCors,
-        allow_origins=list(edge.settings.origins),
+        allow_origins=[origin.rstrip("/").lower() for origin in edge.settings.origins],
         allow_methods=["*"],
         allow_headers=["*"],
     )

@@ -30,12 +30,21 @@ from roomful.edge.jwks import (
 from roomful.edge.revocations import TOKEN, USER, Revocations
 from roomful.protocol.errors import RefusalCode, Refused
 
-__all__ = ["AuthSettings", "AuthStatistics", "Authenticator", "Identity"]
+__all__ = [
+    "MAX_USER_LENGTH",
+    "AuthSettings",
+    "AuthStatistics",
+    "Authenticator",
+    "Identity",
+    "is_user",
+]
 
 MAX_USER_LENGTH = 128
 MAX_TOKEN_ID_LENGTH = 256
 REVOCATION_LIFETIME_S = 24 * 3600.0
 MAX_REVOCATIONS = 100_000
+LATEST_S = 2**53 / 1000
+"""Seconds since the epoch whose milliseconds every client can read."""
 
 SERVICE_SCOPE = "service"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -209,6 +218,8 @@ class Authenticator:
         if claims.exp is None:
             if self._settings.require_exp:
                 raise _invalid("the token has no exp")
+        elif claims.exp > LATEST_S:
+            raise _invalid("the token's exp is out of range")
         elif claims.exp <= now - leeway_s:
             raise Refused(RefusalCode.TOKEN_EXPIRED, "the token has expired")
         if claims.nbf is not None and claims.nbf > now + leeway_s:
@@ -218,7 +229,7 @@ class Authenticator:
             raise _invalid("the token was issued in the future (iat)")
 
     def _check_names(self, claims: _Claims) -> None:
-        if not _is_user(claims.sub):
+        if not is_user(claims.sub):
             raise _invalid("the token's sub is empty, too long or has control characters")
         if claims.jti is not None and len(claims.jti) > MAX_TOKEN_ID_LENGTH:
             raise _invalid(f"the token's jti is above {MAX_TOKEN_ID_LENGTH} characters")
@@ -276,7 +287,7 @@ class Authenticator:
             ValueError: there is no secret to sign with, or *user* cannot be one.
         """
         settings = self._settings
-        if settings.secret is None or not _is_user(user):
+        if settings.secret is None or not is_user(user):
             raise ValueError("minting needs a secret, and a user that tokens may be for")
         now = self._now()
         claims = {
@@ -298,7 +309,8 @@ class Authenticator:
             await self._source.aclose()
 
 
-def _is_user(name: str) -> bool:
+def is_user(name: str) -> bool:
+    """Whether *name* can be a user's: the sub of a token."""
     return 0 < len(name) <= MAX_USER_LENGTH and _CONTROL.search(name) is None
 
 

@@ -10,6 +10,7 @@ comma separated in the environment. docs/settings.md is generated from the comme
 from __future__ import annotations
 
 import math
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping, Set
@@ -184,6 +185,10 @@ _DEV_DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
+# RFC 6454 section 6.1; a slash at the end is forgiven.
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]*/?")
+
+
 def _contradictions(settings: Settings, broken: Set[str]) -> list[str]:
     """Say what cannot be meant together; of groups that are *broken* only defaults are here."""
     problems = []
@@ -219,6 +224,11 @@ def _contradictions(settings: Settings, broken: Set[str]) -> list[str]:
     ]
     if not 0 <= settings.drain_window_s < math.inf:
         problems.append("drain_window_s has to be a number of seconds, 0 or more")
+    problems += [
+        f"origins: {origin!r} is not like https://app.example.com (no path; or * for any)"
+        for origin in settings.origins
+        if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin)
+    ]
     try:
         parse_shards(settings.shards)
     except ValueError as exc:

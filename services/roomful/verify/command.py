@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -277,9 +278,9 @@ def _check(options: argparse.Namespace) -> None:
         *("connect_timeout", "edges", "shards", "archivers", "outage"),
     )
     problems = [
-        f"--{name.replace('_', '-')} must be above 0"
+        f"--{name.replace('_', '-')} must be above 0, and finite"
         for name in names
-        if not getattr(options, name) > 0
+        if not 0 < getattr(options, name) < math.inf
     ]
     problems += [
         f"{url}: not an http:// or https:// URL"
