@@ -65,11 +65,20 @@ def facts(
     ("seen", "orders"),
     [
         pytest.param(facts(OWNED, NO_RECORD), [], id="at-rest"),
-        pytest.param(facts(OWNED, NO_RECORD, wanted=B), [Begin(0, A, B, 5, 5)], id="misplaced"),
+        pytest.param(
+            facts(OWNED, NO_RECORD, wanted=B),
+            [Begin(0, A, B, 5, 5, is_clear=True)],
+            id="misplaced",
+        ),
         pytest.param(
             facts(OWNED, replace(GONE, version=9), wanted=B),
             [Begin(0, A, B, 5, 9)],
             id="the-owner-lost-the-end-of-an-attempt",
+        ),
+        pytest.param(
+            replace(facts(OWNED, GONE, wanted=B), cleared=frozenset({(B, 0, "m")})),
+            [Begin(0, A, B, 5, 7, is_clear=True)],
+            id="nothing-is-left-where-it-goes",
         ),
         pytest.param(facts(MOVING, NO_RECORD, wanted=B), [Thaw(0, A, "m")], id="moving-of-nobody"),
         pytest.param(facts(MOVING, IMPORTING, wanted=B), [Thaw(0, A, "m")], id="source-first"),

@@ -62,8 +62,16 @@ async def test_a_bucket_moves_while_edges_publish_into_it(leader: Leader) -> Non
             await sender.check_whole()
 
 
-async def test_four_buckets_move_with_one_scan(leader: Leader) -> None:
-    """Each is closed for itself; everything of them arrives, and is gone where it was."""
+@pytest.mark.parametrize("named", [1_000_000, 3])
+async def test_four_buckets_move_with_one_scan(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch, named: int
+) -> None:
+    """
+    Each is closed for itself; everything of them arrives, and is gone where it was.
+
+    It is deleted by what was copied, or by another scan when that is too much to remember.
+    """
+    monkeypatch.setattr("roomful.control.moving.NAMED", named)
     async with using(leader.cluster) as shards:
         sender = Sender(shards)
         rooms = rooms_of(shards, "s2", 4)
@@ -84,6 +92,7 @@ async def test_four_buckets_move_with_one_scan(leader: Leader) -> None:
         for bucket in buckets:
             left = member(leader, S2).calls.command("KEYS", f"{{{bucket}}}*")
             assert left == [f"{{{bucket}}}b".encode()]
+        assert [found async for found in (await leader.orders(S2)).scan(buckets)] == []
 
 
 async def test_replicas_have_what_moved(leader: Leader) -> None:

@@ -128,6 +128,8 @@ class Begin:
     """The one in which *source* owns it."""
     newest: int
     """The newest that any shard remembers: later, if *source* lost the end of an attempt."""
+    is_clear: bool = False
+    """Whether *target* has nothing of it for certain, of an earlier stay or attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,8 +180,13 @@ def _tidy(facts: ReshardFacts, place: _Place) -> Iterator[Order]:
 def _move(facts: ReshardFacts, place: _Place) -> Iterator[Order]:
     assert place.wanted is not None
     if {place.owner, place.wanted} <= facts.serving:
-        newest = max(record.version for _, record in _records(facts, place.bucket))
-        yield Begin(place.bucket, place.owner, place.wanted, place.record.version, newest)
+        bucket, records = place.bucket, dict(_records(facts, place.bucket))
+        newest = max(record.version for record in records.values())
+        # A copy is never without a record; what is left when an attempt is given up is GONE.
+        there = records[place.wanted]
+        is_cleared = (place.wanted, bucket, there.migration) in facts.cleared
+        is_clear = is_cleared or there.state is RecordState.NONE
+        yield Begin(bucket, place.owner, place.wanted, place.record.version, newest, is_clear)
 
 
 def _give_up(facts: ReshardFacts, place: _Place) -> Iterator[Order]:

@@ -210,9 +210,15 @@ class BucketOrders:
         count = 0
         async for found in self.scan(list(migrations)):
             for bucket, names in found.items():
-                for first in range(0, len(names), CLEARED):
-                    some = names[first : first + CLEARED]
-                    count += await self._call("clear", some, migrations[bucket])
+                count += await self.delete(names, migrations[bucket])
+        return count
+
+    async def delete(self, names: Sequence[bytes], migration: str) -> int:
+        """Delete some of one bucket, as clear(); gives how many were there."""
+        count = 0
+        for first in range(0, len(names), CLEARED):
+            some = names[first : first + CLEARED]
+            count += await self._call("clear", some, migration)
         return count
 
     async def is_safe(self, timeout_s: float) -> bool:

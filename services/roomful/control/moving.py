@@ -33,6 +33,8 @@ P = ParamSpec("P")
 SAFE_S: Final = 1.5
 CHANGED: Final = 1000
 """Names of changed keys that are asked for at a time."""
+NAMED: Final = 200_000
+"""Names that are remembered to delete by, some 25 MB; for more all that the shard has is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Parcel:
     newest: int
     """The one in which it leaves: the newest that any shard remembers."""
     target: BucketOrders
+    is_clear: bool = False
+    """Whether *target* has nothing of it yet, for certain."""
 
 
 @dataclass(slots=True)
@@ -105,7 +109,8 @@ class Attempt:
     """
 
     # Mutable state: the buckets that are still to be moved, where the others are, the last entry
-    # that was sent of each long log, how far it is, and whether it shall stop.
+    # that was sent of each long log, what was copied of each bucket (None: too much to remember),
+    # how far it is, and whether it shall stop.
     def __init__(
         self,
         source: BucketOrders,
@@ -123,6 +128,7 @@ class Attempt:
         self._kept: dict[int, str] = {}
         self._unsettled: dict[int, str] = {}
         self._sent: dict[bytes, bytes] = {}
+        self._named: dict[int, set[bytes]] | None = {bucket: set() for bucket in self._left}
         self._on_progress = on_progress
         self._limits = limits or MoveLimits()
         self._why_stopped: str | None = None
@@ -158,7 +164,11 @@ class Attempt:
             await self._try(bucket, self._begin)
         targets = {parcel.target for parcel in self._left.values()}
         for target in targets:
-            mine = [one for one, parcel in self._left.items() if parcel.target is target]
+            mine = [
+                one
+                for one, parcel in self._left.items()
+                if parcel.target is target and not parcel.is_clear
+            ]
             # Left there by an earlier stay, or by an attempt that was given up.
             await target.clear(dict.fromkeys(mine, self.migration))
 
@@ -175,6 +185,7 @@ class Attempt:
 
     async def _copy(self, parcel: Parcel, names: Sequence[bytes]) -> None:
         limits = self._limits
+        self._remember(parcel.bucket, names)
         while names:
             dumped = await self._source.dump(
                 names,
@@ -189,6 +200,12 @@ class Attempt:
             for log in dumped.long_logs:
                 await self._copy_log(parcel, log)
             names = names[dumped.count :]
+
+    def _remember(self, bucket: int, names: Sequence[bytes]) -> None:
+        if self._named is not None:
+            self._named[bucket].update(names)
+            if sum(map(len, self._named.values())) > NAMED:
+                self._named = None
 
     async def _copy_log(self, parcel: Parcel, log: bytes) -> None:
         """Copy a log up to where it is now; what comes meanwhile is named again by `changed`."""
@@ -271,10 +288,13 @@ class Attempt:
         self._check()
 
     async def _clear_source(self) -> str:
-        if not self._moved:
-            return ""
         try:
-            await self._source.clear(dict.fromkeys(self._moved, self.migration))
+            if self._named is None:
+                await self._source.clear(dict.fromkeys(self._moved, self.migration))
+            else:
+                # What was not named was not copied either, and that is all that there was.
+                for bucket in self._moved:
+                    await self._source.delete(list(self._named[bucket]), self.migration)
         except (ServerUnreachable, OrderRefused) as exc:
             return str(exc)
         return ""

@@ -293,7 +293,8 @@ class Resharding:
             return
         source = begins[0].source
         parcels = [
-            Parcel(one.bucket, one.version, one.newest, shards[one.target]) for one in begins
+            Parcel(one.bucket, one.version, one.newest, shards[one.target], is_clear=one.is_clear)
+            for one in begins
         ]
         attempt = Attempt(shards[source], parcels)
         try:
