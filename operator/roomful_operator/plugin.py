@@ -14,13 +14,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from roomful.protocol.errors import RoomfulError
-from roomful_operator.api import CLUSTERS, KubernetesApi, read_configuration, read_namespace
+from roomful_operator.api import CLUSTERS, EVENTS, KubernetesApi, read_configuration, read_namespace
 from roomful_operator.orders import CHANGE_PASSWORDS, FAILOVER, MOVE_BUCKET
 
-__all__ = ["build_parser", "main", "render_status"]
+__all__ = ["OrderFailed", "build_parser", "main", "order", "render_status"]
 
 CLUSTER: Final = "the RoomfulCluster"
 SHARD: Final = "its name, as `status` shows it"
+ANSWER_S: Final = 30.0
+"""An operator looks every 10 s, and at once when something changes."""
+LOOK_S: Final = 0.5
+ANSWERS: Final = {
+    FAILOVER: ("FailoverOrdered", "FailoverRefused"),
+    MOVE_BUCKET: ("MoveOrdered", "MoveRefused"),
+    CHANGE_PASSWORDS: ("PasswordsChanging", "PasswordsRefused"),
+}
+"""The reasons of the events that answer an order."""
+
+
+class OrderFailed(RoomfulError):
+    """An order was refused, or nobody took it; the words say which."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,24 +88,61 @@ async def _run(options: argparse.Namespace) -> None:
                 found = await api.get(CLUSTERS, options.namespace, options.name)
                 print(render_status(found))  # noqa: T201 - a command
             case "failover":
-                order = options.shard + (f"={options.to}" if options.to else "")
-                body = {"metadata": {"annotations": {FAILOVER: order}}}
-                await api.merge(CLUSTERS, options.namespace, options.name, body)
-                print("ordered; kubectl roomful status shows the new primary")  # noqa: T201
+                text = options.shard + (f"={options.to}" if options.to else "")
+                said = await order(api, options.namespace, options.name, FAILOVER, text)
+                print(said)  # noqa: T201 - a command
             case "move-bucket":
-                order = f"{options.bucket}={options.shard}"
-                body = {"metadata": {"annotations": {MOVE_BUCKET: order}}}
-                await api.merge(CLUSTERS, options.namespace, options.name, body)
-                print("ordered; the cluster's events say how it went")  # noqa: T201
+                text = f"{options.bucket}={options.shard}"
+                said = await order(api, options.namespace, options.name, MOVE_BUCKET, text)
+                print(said)  # noqa: T201 - a command
             case "change-passwords":
-                body = {"metadata": {"annotations": {CHANGE_PASSWORDS: "now"}}}
-                await api.merge(CLUSTERS, options.namespace, options.name, body)
-                print("ordered; edges are replaced, then old passwords end")  # noqa: T201
+                await order(api, options.namespace, options.name, CHANGE_PASSWORDS, "now")
+                print("edges are replaced, then old passwords end")  # noqa: T201 - a command
             case _:
                 await api.evict(options.namespace, options.pod)
                 print(f"{options.pod} drains")  # noqa: T201 - a command
     finally:
         await api.aclose()
+
+
+async def order(
+    api: KubernetesApi,
+    namespace: str,
+    name: str,
+    annotation: str,
+    text: str,
+    *,
+    timeout_s: float = ANSWER_S,
+) -> str:
+    """
+    Give an operator an order, and wait for its event; gives what that says.
+
+    Raises:
+        OrderFailed: it was refused, or no operator took it in *timeout_s*.
+        ApiFailed: the order cannot be given, or events not be read.
+    """
+    before = {event["metadata"]["name"] for event in await api.list(EVENTS, namespace)}
+    body = {"metadata": {"annotations": {annotation: text}}}
+    uid = (await api.merge(CLUSTERS, namespace, name, body))["metadata"]["uid"]
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                for event in await api.list(EVENTS, namespace):
+                    is_new = event["metadata"]["name"] not in before
+                    is_of_it = event["involvedObject"].get("uid") == uid
+                    if is_new and is_of_it and event["reason"] in ANSWERS[annotation]:
+                        return _answer(event)
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        why = "does one run, and is the cluster not paused?"
+        raise OrderFailed(f"no operator has taken the order yet: {why}") from None
+
+
+def _answer(event: Mapping[str, Any]) -> str:
+    _, _, message = str(event["message"]).partition(". ")
+    if event["reason"].endswith("Refused"):
+        raise OrderFailed(f"refused: {message}")
+    return message
 
 
 def render_status(document: Mapping[str, Any]) -> str:

@@ -111,14 +111,20 @@ def flips(
     """
     Give the conditions whose status or reason changed: each is worth an event.
 
-    Of a new cluster only those that hold: that nothing is wrong yet is no news.
+    Of a new cluster only those that hold: that nothing is wrong yet is no news. Nor is another
+    reason for not being ready yet: the condition that it comes from tells it.
     """
-    known = {one["type"]: (one["status"], one["reason"]) for one in before}
+    known = {one["type"]: _news(one) for one in before}
     return [
         Condition(one["type"], one["status"] == "True", one["reason"], one["message"])
         for one in after
-        if known.get(one["type"], ("False", one["reason"])) != (one["status"], one["reason"])
+        if known.get(one["type"], ("False", _news(one)[1])) != _news(one)
     ]
+
+
+def _news(one: Mapping[str, Any]) -> tuple[str, str]:
+    is_late = one["type"] == "Ready" and one["status"] == "False"
+    return one["status"], "" if is_late else one["reason"]
 
 
 def is_alarming(flip: Condition) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 from aiohttp import web
 from kubernetes.client import Configuration
 
-from roomful_operator.api import CLUSTERS, OWNED, PODS
+from roomful_operator.api import CLUSTERS, EVENTS, OWNED, PODS
 
 __all__ = ["ApiServer", "running_api_server"]
 
-COLLECTIONS = {kind.plural for kind in (CLUSTERS, PODS, *OWNED.values())}
+COLLECTIONS = {kind.plural for kind in (CLUSTERS, EVENTS, PODS, *OWNED.values())}
 
 
 class ApiServer:
@@ -48,9 +48,8 @@ class ApiServer:
             return web.json_response(self._apply(path, body))
         if request.method == "POST":
             metadata = body["metadata"]
-            path += "/" + metadata.get(
-                "name", metadata.get("generateName", "") + str(next(self._versions))
-            )
+            generated = metadata.get("generateName", "") + str(next(self._versions))
+            path += "/" + metadata.setdefault("name", generated)
             if path in self.objects:
                 return _failure(409, "already exists")
         elif body["metadata"].get("resourceVersion") != self._version(path):

@@ -145,3 +145,12 @@ def test_events_are_for_flips() -> None:
     worse = build_status(facts(control=control(Phase.DEGRADED)), {"conditions": ready}, NOW)
     alarming = {flip.type for flip in flips(ready, worse["conditions"]) if is_alarming(flip)}
     assert alarming == {"Ready", "Degraded"}
+
+
+def test_a_new_cluster_alarms_nobody() -> None:
+    """That it is not ready yet, for one reason after the other, Progressing tells."""
+    first = build_status(facts(control=ClusterStatus()), {}, NOW)["conditions"]
+    starting = build_status(facts(ready=0, updated=0), {"conditions": first}, NOW)["conditions"]
+    news = flips(first, starting)
+    assert "Progressing" in {flip.type for flip in news}
+    assert [flip for flip in news if is_alarming(flip)] == []
