@@ -89,7 +89,7 @@ class Edges(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """How many there are; at first, when their number follows the load."""
     autoscaling: Autoscaling | None = None
     """Without it their number is `replicas`."""
-    drain_seconds: Seconds = 60
+    drain_seconds: Seconds = 45
     """Over so long an edge that stops closes its connections."""
     resources: Mapping[str, Mapping[str, str]] = msgspec.field(
         default_factory=lambda: {

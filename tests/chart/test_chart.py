@@ -276,8 +276,8 @@ def test_haproxy_takes_its_configuration(render: Render, tmp_path: Path, is_stic
 def test_its_time_to_stop_is_enough(render: Render) -> None:
     """The pod's grace period holds the wait before the signal and HAProxy's own limit."""
     spec = render().one("Deployment", "chat-loadbalancer")["spec"]["template"]["spec"]
-    assert spec["terminationGracePeriodSeconds"] >= 60 + 5
-    assert "hard-stop-after 60s" in haproxy(render)
+    assert spec["terminationGracePeriodSeconds"] >= 45 + 5
+    assert "hard-stop-after 45s" in haproxy(render)
 
 
 def test_a_changed_configuration_is_a_new_pod(render: Render) -> None:
@@ -371,6 +371,14 @@ def test_the_helm_test_goes_from_edge_to_edge(render: Render) -> None:
 
 
 # As a whole ---------------------------------------------------------------------------------
+
+
+def test_no_pod_holds_up_a_namespace_that_goes(render: Render) -> None:
+    """Kubernetes looks at it again after half of the longest grace period."""
+    specs = [one["spec"]["template"]["spec"] for one in render(ALL_ON).of("Deployment")]
+    graces = [spec.get("terminationGracePeriodSeconds", 30) for spec in specs]
+    assert len(graces) > 1
+    assert max(graces) // 2 + 1 <= 35
 
 
 def test_lint(render: Render) -> None:

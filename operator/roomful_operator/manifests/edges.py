@@ -37,8 +37,8 @@ UNREADY_S: Final = 5
 """Between the end of a pod's readiness and its SIGTERM, for proxies to hear of it."""
 SERVERS: Final = "servers"
 """The entry of the ConfigMap with the servers' addresses."""
-GRACE_S: Final = 30
-"""Beyond the drain, for what is in flight."""
+GRACE_S: Final = 15
+"""Beyond the drain, for what is in flight: requests and tasks are given 5 s each."""
 
 
 def edges_name(cluster: Cluster) -> str:
