@@ -183,6 +183,8 @@ async def test_history_pages(api: httpx.AsyncClient, room: str) -> None:
         pytest.param("/api/rooms/r/events", b'{"data":1,"event":"connect"}', id="reserved event"),
         pytest.param("/api/rooms/r/events", b'{"data":"\xff"}', id="no UTF-8"),
         pytest.param("/api/rooms/%00/events", b'{"data":1}', id="NUL in the room"),
+        pytest.param("/api/rooms/%ff/events", b'{"data":1}', id="no UTF-8 in the room"),
+        pytest.param("/api/users/%ed%a0%80/messages", b'{"content":1}', id="surrogate in the user"),
         pytest.param(f"/api/rooms/{'r' * 256}/events", b'{"data":1}', id="room too long"),
         pytest.param("/api/users/u/messages", b"{}", id="no content"),
         pytest.param("/api/users/u/update", b'"text"', id="update is no object"),
@@ -197,6 +199,26 @@ async def test_bad_request(api: httpx.AsyncClient, path: str, body: bytes) -> No
     assert error["code"] in {"BAD_REQUEST", "RESERVED_EVENT"}
     assert error["message"]
     assert error["retryable"] is False
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/nothing", 404, "NOT_FOUND"),
+        ("POST", "/api/rooms/r", 404, "NOT_FOUND"),
+        ("PUT", "/api/rooms/r/events", 405, "BAD_REQUEST"),
+        ("POST", "/api/ws/stats", 405, "BAD_REQUEST"),
+    ],
+)
+async def test_a_call_that_there_is_not(
+    api: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    """It is refused as all others are; with another method, the answer says which there are."""
+    response = await api.request(method, path)
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"]["retryable"] is False
+    assert ("allow" in response.headers) == (status == 405)
 
 
 @pytest.mark.parametrize(

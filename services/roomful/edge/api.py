@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw
@@ -129,6 +130,11 @@ class Api:
             raise Refused(RefusalCode.BAD_REQUEST, "the body did not come whole") from exc
 
     def _name(self, request: Request, name: str, limit: int) -> str:
+        try:
+            # What is no UTF-8 came out as another name.
+            unquote_to_bytes(request.scope["raw_path"]).decode()
+        except UnicodeDecodeError as exc:
+            raise Refused(RefusalCode.BAD_REQUEST, f"{name}: percent-encoded UTF-8") from exc
         value: str = request.path_params[name]
         if not 1 <= len(value) <= limit or not is_clean(value):
             raise Refused(RefusalCode.BAD_REQUEST, f"{name}: 1 to {limit} printable characters")

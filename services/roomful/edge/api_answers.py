@@ -5,12 +5,14 @@ The answers of the HTTP API: a body as JSON, or a refusal with its status.
 from __future__ import annotations
 
 import msgspec
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from roomful.edge.api_bodies import ErrorBody, Failure
 from roomful.protocol.errors import RefusalCode, Refused
 
-__all__ = ["JSON", "json_answer", "refusal"]
+__all__ = ["JSON", "json_answer", "no_such_call", "refusal"]
 
 JSON = "application/json"
 
@@ -48,3 +50,15 @@ def refusal(refused: Refused) -> Response:
     if code.is_retryable:
         response.headers["Retry-After"] = "1"
     return response
+
+
+async def no_such_call(request: Request, exc: Exception) -> Response:
+    """Answer where no route is, or not with this method: as all of the API does, below /api/."""
+    assert isinstance(exc, HTTPException)
+    if not request.url.path.startswith("/api/"):
+        return PlainTextResponse(exc.detail, exc.status_code, exc.headers)
+    code = RefusalCode.NOT_FOUND if exc.status_code == 404 else RefusalCode.BAD_REQUEST
+    sentence = "there is no such call" if exc.status_code == 404 else exc.detail
+    answer = json_answer(Failure(ErrorBody(code, sentence, code.is_retryable)), exc.status_code)
+    answer.headers.update(exc.headers or {})
+    return answer

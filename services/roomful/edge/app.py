@@ -9,7 +9,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -28,6 +29,7 @@ from roomful.archive.embedded import EmbeddedArchive
 from roomful.archive.settings import ArchiveSettings
 from roomful.edge import conformance
 from roomful.edge.api import build_routes
+from roomful.edge.api_answers import no_such_call
 from roomful.edge.cluster_settings import build_shards
 from roomful.edge.drain import drain
 from roomful.edge.edge import Edge
@@ -136,7 +138,10 @@ def build_app(edge: Edge) -> Starlette:
         allow_methods=["*"],
         allow_headers=["*"],
     )
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[cors])
+    handlers: Mapping[Any, Any] = {HTTPException: no_such_call}
+    return Starlette(
+        routes=routes, lifespan=lifespan, middleware=[cors], exception_handlers=handlers
+    )
 
 
 class _ApiCors(CORSMiddleware):
