@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -191,3 +192,5 @@ async def test_a_failed_write_leaves_the_old_file(
     monkeypatch.setattr("os.fsync", fail)
     Snapshot(path).write(MemoryShard())
     assert path.read_bytes() == before
+    # Nor does the rest of it take what is left of a full disk.
+    assert os.listdir(tmp_path) == ["shard.msgpack"]

@@ -20,7 +20,13 @@ from typing import Final
 from roomful.archive.base import ArchiveUnavailable, Rule
 from roomful.archive.journal import Journal, read_file
 from roomful.archive.sqlite import SqliteArchive
-from roomful.archive.sqlite_chunks import connect, insert, newest_first, without_erased
+from roomful.archive.sqlite_chunks import (
+    connect,
+    insert,
+    newest_first,
+    roll_back,
+    without_erased,
+)
 from roomful.cluster.cursor import ShardName
 from roomful.shard.base import Entry, Stored
 from roomful.shard.log import LogLimits
@@ -165,7 +171,7 @@ def _move(connection: sqlite3.Connection, shard: ShardName, entries: Sequence[En
                 connection.execute("UPDATE shard SET newest = ?", (newest,))
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            roll_back(connection)
             raise
 
 

@@ -40,6 +40,7 @@ from roomful.archive.sqlite_chunks import (
     insert,
     migrate,
     rewrite,
+    roll_back,
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
@@ -94,7 +95,7 @@ class SqliteArchive:
             done = work(connection)
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            roll_back(connection)
             raise
         return done
 

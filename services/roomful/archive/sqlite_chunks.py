@@ -31,6 +31,7 @@ __all__ = [
     "migrate",
     "newest_first",
     "rewrite",
+    "roll_back",
     "without_erased",
 ]
 
@@ -82,6 +83,12 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -4096")
     return connection
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End what has failed; SQLite may have done it already, as when the disk is full."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

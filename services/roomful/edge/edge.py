@@ -213,7 +213,12 @@ class Edge:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if isinstance(exc, Refused):
+            # No bug: something that it needed said no.
+            logger.warning("task refused", extra={"code": exc.code, "why": exc.sentence})
+        else:
             logger.error("task failed", exc_info=exc)
 
     # Limits ---------------------------------------------------------------------------------

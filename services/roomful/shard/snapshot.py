@@ -8,6 +8,7 @@ that begins from the same snapshot again and gives the same offsets to other mes
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -68,9 +69,9 @@ class Snapshot:
         """Write *shard* down: whole, or not at all."""
         state = shard.dump()
         data = msgspec.msgpack.encode(_File(VERSION, state))
+        part = self._path.with_suffix(".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(".part")
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -78,6 +79,8 @@ class Snapshot:
             part.replace(self._path)
         except OSError as exc:
             # Nothing can be done but say so: the process is on its way out.
-            logger.exception("snapshot not written", extra={"why": str(exc)})
+            logger.error("snapshot not written", extra={"why": exc.strerror})
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             return
         logger.info("snapshot written", extra={"entries": len(state.entries), "bytes": len(data)})
