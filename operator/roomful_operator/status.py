@@ -27,6 +27,9 @@ __all__ = ["Condition", "Facts", "build_status", "flips", "is_alarming", "state_
 
 FAULTS: Final = ("Degraded", "DurabilityDegraded", "FailoverBlocked", "ConfigurationWarning")
 """Conditions that are bad news when they hold."""
+UNPULLED: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+)
 CONNECTIONS_STEP: Final = 0.05
 """The number of connections is written anew when it is so much off: each write wakes watchers."""
 
@@ -70,7 +73,7 @@ def build_status(facts: Facts, previous: Mapping[str, Any], now: str) -> dict[st
     Args:
         now: the time of conditions that flip, as RFC 3339.
     """
-    conditions = _conditions(facts)
+    conditions = _conditions(facts, previous.get("conditions", ()))
     edges = facts.observed.objects.get(Key("Deployment", edges_name(facts.cluster)), {})
     ready = edges.get("status", {}).get("readyReplicas", 0)
     shards = [_shard(facts, name) for name in facts.plan.shards]
@@ -132,10 +135,9 @@ def is_alarming(flip: Condition) -> bool:
     return flip.holds == (flip.type in FAULTS) and flip.type in (*FAULTS, "Ready")
 
 
-def _conditions(facts: Facts) -> list[Condition]:
-    stuck = _unschedulable(facts.pods)
+def _conditions(facts: Facts, previous: Iterable[Mapping[str, Any]]) -> list[Condition]:
     progress = _progress(facts)
-    trouble = _trouble(facts, stuck)
+    trouble = _trouble(facts)
     # Rooms that move are served all the while.
     is_ready = progress.reason in ("Settled", "Resharding") and not _late(facts)
     return [
@@ -148,7 +150,7 @@ def _conditions(facts: Facts) -> list[Condition]:
             facts.resizing.reason,
             facts.resizing.message,
         ),
-        _durability(facts),
+        _durability(facts, is_new=_is_new(progress, previous)),
         _blocked(facts),
         facts.autoscaler,
         facts.shard_autoscaler,
@@ -211,7 +213,14 @@ def _outdated(facts: Facts) -> str:
     return ", ".join(sorted(old))
 
 
-def _trouble(facts: Facts, stuck: str) -> Condition:
+def _is_new(progress: Condition, previous: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the cluster has never been whole, and is on its way there."""
+    reasons = {one["type"]: one["reason"] for one in previous}
+    is_starting = progress.reason in ("StartingShards", "StartingEdges")
+    return is_starting and reasons.get("DurabilityDegraded", "Starting") == "Starting"
+
+
+def _trouble(facts: Facts) -> Condition:
     if facts.failure:
         return Condition("Degraded", True, "ReconcileFailed", facts.failure)
     if facts.control.topology is not None:
@@ -220,20 +229,24 @@ def _trouble(facts: Facts, stuck: str) -> Condition:
             if status.phase in (Phase.DEGRADED, Phase.SUSPECT, Phase.FAILING_OVER, Phase.BLOCKED):
                 reason = "Shard" + "".join(word.title() for word in status.phase.split())
                 return Condition("Degraded", True, reason, f"{name}: {status.reason}")
-    if stuck:
+    if stuck := _unschedulable(facts.pods):
         return Condition("Degraded", True, "PodUnschedulable", stuck)
+    if stuck := _not_starting(facts.pods):
+        return Condition("Degraded", True, "PodNotStarting", stuck)
     return Condition("Degraded", False, "AsExpected")
 
 
-def _durability(facts: Facts) -> Condition:
-    topology = facts.control.topology
-    if topology is None:
+def _durability(facts: Facts, *, is_new: bool) -> Condition:
+    if facts.control.topology is None:
         return Condition("DurabilityDegraded", False, "Starting")
     thin = [
         f"{name} ({len(status.online)} of {len(status.replicas)} replicas)"
         for name in facts.plan.shards
         if len((status := _status_of(facts, name)).online) < len(status.replicas)
     ]
+    if thin and is_new:
+        # Replicas take their first copies.
+        return Condition("DurabilityDegraded", False, "Starting", ", ".join(thin))
     if thin:
         return Condition("DurabilityDegraded", True, "ReplicasMissing", ", ".join(thin))
     return Condition("DurabilityDegraded", False, "AllReplicasFollow")
@@ -268,6 +281,18 @@ def _unschedulable(pods: Iterable[Manifest]) -> str:
         for one in pod.get("status", {}).get("conditions", ()):
             if one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable":
                 return f"{pod['metadata']['name']}: {one.get('message', '')}"
+    return ""
+
+
+def _not_starting(pods: Iterable[Manifest]) -> str:
+    for pod in pods:
+        for one in pod.get("status", {}).get("containerStatuses", ()):
+            waiting = one.get("state", {}).get("waiting", {})
+            # Kubernetes' own words alternate while it tries again: each would be another write.
+            if waiting.get("reason") in UNPULLED:
+                return f"{pod['metadata']['name']}: image {one['image']} cannot be pulled"
+            if waiting.get("reason") == "CreateContainerConfigError":
+                return f"{pod['metadata']['name']}: {waiting.get('message', '')}"
     return ""
 
 

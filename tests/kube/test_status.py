@@ -56,6 +56,18 @@ STUCK = {
 }
 
 
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    """Give a pod whose container does not come to run."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    container = {"name": "edge", "image": "roomful/server:nope", "state": state}
+    return {
+        "metadata": {"name": "chat-edge-1", "labels": {}},
+        "status": {"containerStatuses": [container]},
+    }
+
+
+UNPULLED = waiting("ImagePullBackOff", "back-off 40s")
+UNCONFIGURED = waiting("CreateContainerConfigError", 'secret "chat-jwt" not found')
 MOVING = Resizing((S1,), None, "MovingBuckets", "7 of 1024 buckets are to move")
 
 
@@ -71,6 +83,8 @@ MOVING = Resizing((S1,), None, "MovingBuckets", "7 of 1024 buckets are to move")
         ({"control": control(Phase.BLOCKED)}, "Degraded", "ShardBlocked", "Degraded"),
         ({"control": control(Phase.BLOCKED)}, "FailoverBlocked", "ShardBlocked", "Degraded"),
         ({"pods": [STUCK]}, "Degraded", "PodUnschedulable", "Degraded"),
+        ({"pods": [UNPULLED]}, "Degraded", "PodNotStarting", "Degraded"),
+        ({"pods": [UNCONFIGURED]}, "Degraded", "PodNotStarting", "Degraded"),
         ({"failure": "PATCH x: forbidden"}, "Degraded", "ReconcileFailed", "Degraded"),
         ({"control": control(online=1)}, "DurabilityDegraded", "ReplicasMissing", "Ready"),
         ({"resizing": MOVING}, "Resharding", "MovingBuckets", "Progressing"),
@@ -150,7 +164,33 @@ def test_events_are_for_flips() -> None:
 def test_a_new_cluster_alarms_nobody() -> None:
     """That it is not ready yet, for one reason after the other, Progressing tells."""
     first = build_status(facts(control=ClusterStatus()), {}, NOW)["conditions"]
-    starting = build_status(facts(ready=0, updated=0), {"conditions": first}, NOW)["conditions"]
+    # One replica is still taking its first copy.
+    begun = facts(ready=0, updated=0, control=control(online=1))
+    starting = build_status(begun, {"conditions": first}, NOW)["conditions"]
     news = flips(first, starting)
     assert "Progressing" in {flip.type for flip in news}
     assert [flip for flip in news if is_alarming(flip)] == []
+
+
+def test_a_replica_that_never_came_is_told_when_all_else_is_there() -> None:
+    """A new cluster that serves with fewer replicas than it shall have is no new one any more."""
+    first = build_status(facts(control=ClusterStatus()), {}, NOW)["conditions"]
+    served = build_status(facts(control=control(online=1)), {"conditions": first}, NOW)
+    assert condition(served, "DurabilityDegraded") == (True, "ReplicasMissing")
+
+
+def test_why_a_pod_does_not_start_is_told_in_words_that_stay() -> None:
+    """Kubernetes tells of an image in turns that it fails and that it waits."""
+    told = {
+        condition["message"]
+        for reason in ("ErrImagePull", "ImagePullBackOff")
+        for condition in build_status(facts(pods=[waiting(reason, reason)]), {}, NOW)["conditions"]
+        if condition["type"] == "Degraded"
+    }
+    assert told == {"chat-edge-1: image roomful/server:nope cannot be pulled"}
+    (one,) = (
+        condition
+        for condition in build_status(facts(pods=[UNCONFIGURED]), {}, NOW)["conditions"]
+        if condition["type"] == "Degraded"
+    )
+    assert one["message"] == 'chat-edge-1: secret "chat-jwt" not found'
