@@ -23,7 +23,7 @@ DESCRIPTION = """\
 Looks after shards whose servers were started sealed: gives each a primary and replicas, replaces
 a primary that died, keeps the topology. Several may run, one of them leads. `roomful cluster`
 and the operator run it by themselves. Servers with users (`roomful users`) want
-ROOMFUL_REDIS_USERNAME=controller and ROOMFUL_REDIS_PASSWORD.
+ROOMFUL_REDIS_USERNAME=controller and ROOMFUL_REDIS_PASSWORD; servers with TLS ROOMFUL_REDIS_TLS_CA.
 """
 
 

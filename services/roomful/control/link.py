@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +20,7 @@ from redis.exceptions import ResponseError
 from roomful.cluster.topology import Address
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["Credentials", "Link", "ServerUnreachable"]
+__all__ = ["BadCertificates", "Credentials", "Link", "ServerUnreachable"]
 
 READ_BYTES: Final = 65_536
 NAMES: Final = ("USERNAME", "PASSWORD")
@@ -35,6 +36,10 @@ class ServerUnreachable(RoomfulError):
         self.why = why
 
 
+class BadCertificates(RoomfulError):
+    """The certificates that are to be trusted cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """How to sign in to the servers."""
@@ -43,12 +48,26 @@ class Credentials:
     username: str | None = None
     previous: str | None = field(default=None, repr=False)
     """The password before this one: a server may not know yet that it was changed."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """How to speak TLS to them; None: without."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Credentials:
-        """Read those of a command: ROOMFUL_REDIS_USERNAME and ROOMFUL_REDIS_PASSWORD."""
+        """
+        Read those of a command: ROOMFUL_REDIS_USERNAME, _PASSWORD, and _TLS_CA for TLS.
+
+        Raises:
+            BadCertificates: the file cannot be read.
+        """
         name, password = (environment.get(f"ROOMFUL_REDIS_{one}") for one in NAMES)
-        return cls(password or None, name or None)
+        authorities = environment.get("ROOMFUL_REDIS_TLS_CA")
+        tls = None
+        if authorities:
+            try:
+                tls = ssl.create_default_context(cafile=authorities)
+            except (OSError, ssl.SSLError) as exc:
+                raise BadCertificates(f"ROOMFUL_REDIS_TLS_CA {authorities}: {exc}") from exc
+        return cls(password or None, name or None, tls=tls)
 
 
 class Link:
@@ -77,10 +96,14 @@ class Link:
         """Connect to *address* and sign in."""
         try:
             async with asyncio.timeout(timeout_s):
-                streams = await asyncio.open_connection(address.host, address.port)
+                streams = await asyncio.open_connection(
+                    address.host, address.port, ssl=credentials.tls
+                )
         except OSError as exc:  # TimeoutError is one
             # asyncio puts words of its own into strerror.
             why = os.strerror(exc.errno) if exc.errno else f"no connection in {timeout_s:g} s"
+            if isinstance(exc, ssl.SSLError):
+                why = f"no TLS: {exc.reason or exc}"
             raise ServerUnreachable(address, why) from exc
         link = cls(address, streams, timeout_s)
         await link._sign_in(credentials)
