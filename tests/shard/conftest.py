@@ -13,11 +13,12 @@ import pytest
 from functions.server import PRODUCTS, RunningServer
 from shard.clock import ClockLoop
 from shard.redis_site import RedisSite, shard_server
-from shard.site import DelayingSite, JournaledSite, MemorySite, Site
+from shard.site import DelayingSite, JournaledSite, KilledSite, MemorySite, Site
 
 EMBEDDED: Mapping[str, Callable[[Path], Site]] = {
     "memory": MemorySite,
     "journaled": JournaledSite,
+    "killed": KilledSite,
     "delaying": DelayingSite,
 }
 

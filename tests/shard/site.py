@@ -9,10 +9,13 @@ implementation can show need a Capability; the one on Redis is in redis_site.py.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
+
+import pytest
 
 from roomful.archive.embedded import EmbeddedArchive
 from roomful.shard.base import Shard, Sink
@@ -23,7 +26,7 @@ from roomful.shard.snapshot import Snapshot
 from shard.clock import ClockLoop, settle
 from shard.delaying import DelayingShard, Storage
 
-__all__ = ["Capability", "DelayingSite", "JournaledSite", "MemorySite", "Site"]
+__all__ = ["Capability", "DelayingSite", "JournaledSite", "KilledSite", "MemorySite", "Site"]
 
 
 class Capability(Enum):
@@ -153,6 +156,42 @@ class JournaledSite(MemorySite):
         for archive in self._archives:
             archive.close_journal()
             archive.close()
+
+
+class KilledSite(MemorySite):
+    """The same, where a process has no time to stop: the next one has what was on the disk."""
+
+    # Mutable state: the database of each process, and what holds their threads back: what is in
+    # SQLite and what is in a file is for restart() to say, and not for how fast the machine is.
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._directory = directory
+        self._archives: list[EmbeddedArchive] = []
+        self._slowly = pytest.MonkeyPatch()
+        for name in ("MOVE_S", "NOTED_S"):
+            self._slowly.setattr(f"roomful.archive.journal.{name}", 3600.0)
+
+    def _attached(self, memory: MemoryShard, sink: Sink) -> Shard:
+        directory = self._directory / f"process-{len(self._archives)}"
+        archive = EmbeddedArchive(directory, 1, now=self._loop().wall_time)
+        archive.take_over(memory, None, LogLimits(), MemoryLimits())
+        self._archives.append(archive)
+        return super()._attached(memory, sink)
+
+    async def restart(self, shard: Shard, sink: Sink, *, log: LogLimits | None = None) -> Shard:
+        """Begin with the files of *shard*'s process, as they are in the middle of its life."""
+        count = len(self._archives)
+        last = self._directory / f"process-{count - 1}"
+        shutil.copytree(last, self._directory / f"process-{count}")
+        return self._attached(self._make(log, None, None), sink)
+
+    async def aclose(self) -> None:
+        """Close all shards, then their journals."""
+        await super().aclose()
+        for archive in self._archives:
+            archive.close_journal()
+            archive.close()
+        self._slowly.undo()
 
 
 class DelayingSite(MemorySite):

@@ -1,4 +1,4 @@
-"""A restart with grace: the next process goes on where the last one stopped."""
+"""A restart, with grace or by a kill: the next process goes on where the last one stopped."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ async def test_entries_survive_whole(site: Site) -> None:
 async def test_ids_survive_for_the_rest_of_their_window(site: Site) -> None:
     """A retry after the restart is not stored again; after the window it is."""
     shard = await site.make(RecordingSink())
-    (first,) = await store(shard, make_envelope("a", "x"), is_named=True)
+    envelope = make_envelope("a", "x", at_s=site.now())
+    (first,) = await store(shard, envelope, is_named=True)
     await site.pass_time(200)
     following = await site.restart(shard, RecordingSink())
     await site.pass_time(99)
@@ -76,6 +77,47 @@ async def test_sessions_survive_for_the_rest_of_their_time(site: Site) -> None:
     assert await following.load_session("p") == record
     await site.pass_time(31)
     assert await following.load_session("p") is None
+
+
+async def test_the_rooms_of_a_session_are_those_it_had_last(site: Site) -> None:
+    """A room that was left is not there again, and what was joined last is."""
+    shard = await site.make(RecordingSink())
+    for rooms in ({"a": 1}, {"a": 1, "b": 2}, {"b": 2}, {"b": 2, "c": 3}):
+        kept = {RoomId(room): offset for room, offset in rooms.items()}
+        await shard.save_session(SessionRecord("p", "s", UserId("alice"), kept), 60)
+    left = SessionRecord("q", "s", UserId("bob"), {A: 4})
+    await shard.save_session(left, 60)
+    left.rooms.clear()
+    await shard.save_session(left, 60)
+    following = await site.restart(shard, RecordingSink())
+    found = await following.load_session("p")
+    assert found is not None
+    assert found.rooms == {"b": 2, "c": 3}
+    # It may be forgotten, but it never is in the room.
+    found = await following.load_session("q")
+    assert found is None or not found.rooms
+
+
+async def test_a_session_that_ended_is_not_there_again(site: Site) -> None:
+    """Its client left for good, or was sent away."""
+    shard = await site.make(RecordingSink())
+    record = SessionRecord("p", "s", UserId("alice"), {A: 4})
+    await shard.save_session(record, 60)
+    await shard.drop_session(record)
+    following = await site.restart(shard, RecordingSink())
+    assert await following.load_session("p") is None
+
+
+async def test_who_took_a_session_up_has_it_after_a_restart(site: Site) -> None:
+    """And who had it before still cannot write it."""
+    shard = await site.make(RecordingSink())
+    first = SessionRecord("p", "s", UserId("alice"), {A: 4})
+    await shard.save_session(first, 60)
+    second = msgspec.structs.replace(first, generation=2)
+    assert await shard.save_session(second, 60, is_taken=True)
+    following = await site.restart(shard, RecordingSink())
+    assert not await following.save_session(first, 60)
+    assert await following.load_session("p") == second
 
 
 async def test_presence_does_not_survive(site: Site) -> None:

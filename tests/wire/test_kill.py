@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -16,21 +16,24 @@ from roomful.shard.base import Entry, RoomId
 from support.deadline import DEADLINE_S, eventually, within
 from support.jsclient import js_client
 from support.ports import claim_port
-from support.resuming import PlainReceiver, RetryingSender, running
+from support.proxy import Proxy
+from support.resuming import PlainReceiver, Receiver, RetryingSender, SocketReceiver, running
 from support.server import Server, start
-from support.sio import signed_in
-from support.tokens import make_token
+from support.sio import SocketIo, signed_in
+from support.tokens import make_service_token, make_token
 
 ROOM = "lobby"
 TOKEN = make_token("alice")
+SERVICE = {"Authorization": f"Bearer {make_service_token()}"}
 
 
 class Killed:
     """Processes on the same state and port, each killed before the next one."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         self._directory = directory
-        self.now = start(directory)
+        self._settings = settings
+        self.now = start(directory, settings=settings)
 
     def kill(self) -> None:
         """End the process as the kernel does when memory is short."""
@@ -39,7 +42,7 @@ class Killed:
 
     def start(self) -> None:
         """Start the next process."""
-        self.now = start(self._directory, port=self.now.port)
+        self.now = start(self._directory, settings=self._settings, port=self.now.port)
 
 
 @pytest.fixture
@@ -67,13 +70,14 @@ async def test_what_was_acked_outlives_sigkill(server: Killed) -> None:
     assert [message["content"] for message in page["messages"]] == [*range(10), "new"]
 
 
-async def test_killed_again_and_again_under_load(server: Killed) -> None:
+@pytest.mark.parametrize("kind", [PlainReceiver, SocketReceiver])
+async def test_killed_again_and_again_under_load(server: Killed, kind: type[Receiver]) -> None:
     """
     A sender that retries and a client that resumes over three SIGKILLs.
 
     Everyone hears each message once and in order, and the history says the same.
     """
-    receiver = PlainReceiver(server.now.ws_url, make_token("bob"), ROOM)
+    receiver = kind(server.now.ws_url, make_token("bob"), ROOM)
     sender = RetryingSender(server.now.ws_url, make_token("sender"), ROOM, per_second=200)
     async with running(receiver):
         await within(receiver.joined.wait())
@@ -100,42 +104,186 @@ async def test_killed_again_and_again_under_load(server: Killed) -> None:
     assert contents == expected
 
 
-async def test_a_stock_client_hears_the_truth_after_sigkill(server: Killed) -> None:
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_a_stock_client_recovers_over_sigkill(server: Killed, transport: str) -> None:
     """
-    The real Socket.IO client comes back by itself and is told that it did not resume.
+    The real Socket.IO client, away while the server is killed: it is in its rooms, and recovered.
 
-    What it heard, the history after that, and what it hears from its next join on are all messages,
-    each once, in order.
+    What was sent to its rooms and to it, before the kill and after it, comes once and in order.
     """
     auth = {"token": make_token("bob")}
-    async with js_client(server.now.url, auth, transports=["websocket"]) as stock:
-        await stock.report("connect")
-        assert (await stock.call("join-room", ROOM))["success"]
+    async with (
+        Proxy.before(server.now.port) as proxy,
+        js_client(proxy.url, auth, transports=[transport]) as stock,
+    ):
+        assert (await stock.report("connect"))["recovered"] is False
+        for room in (ROOM, "other"):
+            assert (await stock.call("join-room", room))["success"]
         async with signed_in(server.now.ws_url, TOKEN) as sender:
-            await sender.join(ROOM)
-            for number in range(5):
-                await sender.say(ROOM, number)
-            heard = [(await stock.next("message")).body for _ in range(5)]
+            await say_all(sender, 0)
+            heard = [(await stock.next("message")).body for _ in range(4)]
+            proxy.target = claim_port()
+            proxy.cut()
+            await stock.report("disconnect")
+            await say_all(sender, 1)
             server.kill()
         await asyncio.to_thread(server.start)
         async with signed_in(server.now.ws_url, TOKEN) as sender:
-            await sender.join(ROOM)
-            for number in range(5, 10):
-                await sender.say(ROOM, number)
-            assert (await stock.report("connect", seconds=3 * DEADLINE_S))["recovered"] is False
-            assert (await stock.call("join-room", ROOM))["success"]
-            missed: list[Any] = []
-            after: int | None = heard[-1]["offset"]
-            while after is not None:
-                query = {"roomId": ROOM, "after": after, "limit": 2}
-                page = await stock.call("history", query)
-                missed, after = missed + page["messages"], page["next"]
-            await sender.say(ROOM, 10)
-            last = (await stock.next("message")).body
-        assert stock.inbox.pending("message") == []
-    assert [one["content"] for one in (*heard, *missed, last)] == list(range(11))
-    offsets = [one["offset"] for one in (*heard, *missed, last)]
+            await say_all(sender, 2)
+            proxy.target = server.now.port
+            assert (await stock.report("connect", seconds=3 * DEADLINE_S))["recovered"] is True
+            await say_all(sender, 3)
+            heard += [(await stock.next("message")).body for _ in range(12)]
+            direct = [(await stock.next("direct-message")).body["content"] for _ in range(4)]
+        # What it heard by now is all there is: this ack comes behind anything twice.
+        assert (await stock.call("message", {"roomId": ROOM, "content": "end"}))["success"]
+        assert (await stock.next("message")).body["content"] == "end"
+        assert stock.inbox.pending("message") == stock.inbox.pending("direct-message") == []
+    assert direct == [0, 1, 2, 3]
+    for room in (ROOM, "other"):
+        in_room = [one["content"] for one in heard if one["roomId"] == room]
+        assert in_room == [f"{turn}{half}" for turn in range(4) for half in "ab"]
+    offsets = [one["offset"] for one in heard]
     assert offsets == sorted({*offsets})
+
+
+async def say_all(sender: SocketIo, turn: int) -> None:
+    """Send two messages into each room of the stock client, and one to it."""
+    for room in (ROOM, "other"):
+        await sender.join(room)
+    for half in "ab":
+        for room in (ROOM, "other"):
+            await sender.say(room, f"{turn}{half}")
+    sent = await sender.call("direct-message", {"userId": "bob", "content": turn})
+    assert sent["success"], sent
+
+
+async def comes_back(old: SocketIo, token: str, new: SocketIo) -> bool:
+    """Sign *new* in as *old*, which is gone; whether the server calls it recovered."""
+    answer = await new.sign_in({"token": token, "pid": old.pid, "offset": old.cursor})
+    recovered: bool = answer["pid"] == old.pid
+    return recovered
+
+
+async def test_a_room_that_was_left_before_sigkill_stays_left(server: Killed) -> None:
+    """Who is told that it left hears nothing of the room, and is in the others."""
+    token = make_token("bob")
+    async with signed_in(server.now.ws_url, token) as old:
+        for room in (ROOM, "left"):
+            await old.join(room)
+            await old.next("cursor")
+        assert (await old.call("leave-room", "left"))["success"]
+        server.kill()
+    await asyncio.to_thread(server.start)
+    async with (
+        signed_in(server.now.ws_url, TOKEN) as sender,
+        SocketIo.dial(server.now.ws_url) as new,
+    ):
+        for room in ("left", ROOM):
+            await sender.join(room)
+            await sender.say(room, f"in {room}")
+        assert await comes_back(old, token, new)
+        assert (await new.next("message")).body["content"] == f"in {ROOM}"
+        ack = await new.call("message", {"roomId": "left", "content": "x"})
+        assert new.inbox.pending("message") == []
+    assert ack["error"]["code"] == "NOT_JOINED"
+
+
+async def test_rights_are_asked_again_after_sigkill(server: Killed) -> None:
+    """A room that the token of the return does not allow is not joined, and the client is told."""
+    async with signed_in(server.now.ws_url, make_token("bob")) as old:
+        for room in (ROOM, "secret"):
+            await old.join(room)
+            await old.next("cursor")
+        server.kill()
+    await asyncio.to_thread(server.start)
+    fresh = make_token("bob", rooms={ROOM: ["join", "send"]})
+    async with (
+        signed_in(server.now.ws_url, TOKEN) as sender,
+        SocketIo.dial(server.now.ws_url) as new,
+    ):
+        for room in ("secret", ROOM):
+            await sender.join(room)
+            await sender.say(room, f"in {room}")
+        assert await comes_back(old, fresh, new)
+        assert (await new.next("error")).body["message"] == "no longer allowed in secret"
+        assert (await new.next("message")).body["content"] == f"in {ROOM}"
+        assert new.inbox.pending("message") == []
+
+
+async def test_who_left_for_good_before_sigkill_begins_anew(server: Killed) -> None:
+    """After DISCONNECT, or sent away by the backend, there is no session to be taken up."""
+    tokens = {name: make_token(name) for name in ("bob", "carol")}
+    async with (
+        signed_in(server.now.ws_url, tokens["bob"]) as bob,
+        signed_in(server.now.ws_url, tokens["carol"]) as carol,
+        signed_in(server.now.ws_url, TOKEN) as watcher,
+    ):
+        await watcher.join(ROOM)
+        for client in (bob, carol):
+            await client.join(ROOM)
+            await client.next("cursor")
+        await bob.send("41")
+        async with httpx.AsyncClient(headers=SERVICE) as http:
+            await http.delete(f"{server.now.url}/api/users/carol/connections")
+        await carol.wait_closed()
+        # Without a grace: they are not expected back.
+        gone = {(await watcher.next("user-left")).body["userId"] for _ in range(2)}
+        assert gone == {"bob", "carol"}
+        presence = await watcher.call("get-presence", ROOM)
+        assert presence["count"] == 1
+        server.kill()
+    await asyncio.to_thread(server.start)
+    for name, old in (("bob", bob), ("carol", carol)):
+        async with SocketIo.dial(server.now.ws_url) as new:
+            assert not await comes_back(old, tokens[name], new)
+
+
+async def test_a_client_without_rooms_gets_its_direct_messages_after_sigkill(
+    server: Killed,
+) -> None:
+    """Its session is kept some seconds after the sign-in, or with what others do."""
+    token = make_token("bob")
+    (path,) = server.now.state.glob("messages-*.sqlite3")
+    async with (
+        signed_in(server.now.ws_url, token) as old,
+        signed_in(server.now.ws_url, TOKEN) as sender,
+    ):
+        await old.next("cursor")
+        await sender.join(ROOM)
+        with closing(connect(path)) as connection:
+
+            async def is_kept() -> bool:
+                query = "SELECT count(*) FROM session WHERE pid = ?"
+                (count,) = connection.execute(query, (old.pid,)).fetchone()
+                return bool(count)
+
+            await eventually(is_kept, "the session is in the database")
+        server.kill()
+    await asyncio.to_thread(server.start)
+    async with (
+        signed_in(server.now.ws_url, TOKEN) as sender,
+        SocketIo.dial(server.now.ws_url) as new,
+    ):
+        await sender.call("direct-message", {"userId": "bob", "content": "psst"})
+        assert await comes_back(old, token, new)
+        assert (await new.next("direct-message")).body["content"] == "psst"
+
+
+async def test_without_a_directory_nobody_recovers_after_sigkill(tmp_path: Path) -> None:
+    """Nothing was kept, and the client is told so."""
+    token = make_token("bob")
+    killed = Killed(tmp_path, state_dir="")
+    try:
+        async with signed_in(killed.now.ws_url, token) as old:
+            await old.join(ROOM)
+            await old.next("cursor")
+            killed.kill()
+        await asyncio.to_thread(killed.start)
+        async with SocketIo.dial(killed.now.ws_url) as new:
+            assert not await comes_back(old, token, new)
+    finally:
+        killed.now.stop()
 
 
 async def test_a_page_before_sigkill_goes_on_after_it(server: Killed) -> None:

@@ -1,7 +1,8 @@
 """
 The database of one embedded shard: it goes on from there, however the last process ended.
 
-`messages-<port>.sqlite3` has the messages, `messages-<port>.journal/` those of the last second.
+`messages-<port>.sqlite3` has the messages and the sessions that clients may resume,
+`messages-<port>.journal/` what of both is of the last second.
 
 A process holds a lock beside its database, so two never write the same rooms.
 """
@@ -13,10 +14,12 @@ import fcntl
 import logging
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from roomful.archive import sqlite_sessions
 from roomful.archive.base import ArchiveUnavailable, Rule
 from roomful.archive.journal import Journal, read_file
 from roomful.archive.sqlite import SqliteArchive
@@ -28,10 +31,11 @@ from roomful.archive.sqlite_chunks import (
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Stored
+from roomful.shard.base import Entry, SessionRecord, Stored
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
 from roomful.shard.sender_ids import IdKey
+from roomful.shard.sessions import SessionChange
 
 __all__ = ["EmbeddedArchive"]
 
@@ -39,20 +43,26 @@ logger = logging.getLogger("roomful.archive")
 
 PIECE: Final = 5_000
 """Messages of one transaction: who writes too (erasing, retention) waits for no more."""
+LAPSED_S: Final = 60.0
+"""How often records of sessions that have lapsed are looked for; they are all walked by."""
 
 
 class EmbeddedArchive:
     """The archive and the journal of one embedded shard."""
 
     # Mutable state: the lock, and the journal once a shard writes to it.
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, *, now: Callable[[], float] = time.time) -> None:
         """
         Open the database of the process at *port*; blocks.
+
+        Args:
+            now: the time of day by which sessions and ids lapse.
 
         Raises:
             ArchiveUnavailable: another process has it, or it cannot be read or written.
         """
         self._path = directory / f"messages-{port}.sqlite3"
+        self._now = now
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = self._path.with_suffix(".lock").open("w")
@@ -80,23 +90,28 @@ class EmbeddedArchive:
         Let *shard*, which is new, go on where the last process ended, and write here from now on.
 
         Args:
-            handed: what that one left when it stopped with grace; with sessions, so it is better,
-                unless the database knows of something newer.
+            handed: what that one left when it stopped with grace; better than the database, unless
+                that knows of something newer.
         """
         connection = connect(self._path)
+        boot = sqlite_sessions.running_since()
         try:
             self._move_journal(connection)
-            row = connection.execute("SELECT name, newest FROM shard").fetchone()
-            if handed is not None and (row is None or _is_newest(handed, *row)):
+            row = connection.execute("SELECT name, newest, boot FROM shard").fetchone()
+            if handed is not None and (row is None or _is_newest(handed, *row[:2])):
                 self._adopt(connection, handed, row[1] if row else 0)
                 shard.restore(handed)
             elif row is not None:
-                shard.restore(_recover(connection, *row, log=log, limits=limits))
+                name, newest, last_boot = row
+                state = _recover(connection, name, newest, log=log, limits=limits, now=self._now())
+                state.sessions = self._sessions(connection, is_whole=last_boot == boot)
+                shard.restore(state)
             else:
-                connection.execute("INSERT INTO shard VALUES (?, 0)", (shard.name,))
+                connection.execute("INSERT INTO shard VALUES (?, 0, '')", (shard.name,))
+            connection.execute("UPDATE shard SET boot = ?", (boot,))
         finally:
             connection.close()
-        mover = _Mover(self._path, shard.name)
+        mover = _Mover(self._path, shard.name, self._now)
         self.journal = Journal(self._files, mover.move, shard.position())
         self.archive.settled = self.journal.moved_past
         shard.write_to(self.journal)
@@ -106,9 +121,14 @@ class EmbeddedArchive:
         paths = sorted(self._files.glob("*.journal"))
         row = connection.execute("SELECT name FROM shard").fetchone()
         for path in paths:
-            entries = [entry for batch in read_file(path) for entry in batch]
-            if entries:
-                _move(connection, ShardName(row[0]), entries)
+            entries: list[Entry] = []
+            changes: dict[str, SessionChange] = {}
+            for found in read_file(path):
+                if isinstance(found, SessionChange):
+                    changes[found.pid] = found
+                else:
+                    entries += found
+            _move(connection, ShardName(row[0]), entries, changes.values())
             path.unlink()
         if paths:
             logger.info("journal recovered", extra={"files": len(paths)})
@@ -119,8 +139,21 @@ class EmbeddedArchive:
         entries = [entry for entry in handed.entries if entry.offset > newest]
         insert(connection, handed.name, entries)
         connection.execute("DELETE FROM shard")
-        connection.execute("INSERT INTO shard VALUES (?, ?)", (handed.name, handed.offset))
+        connection.execute("INSERT INTO shard VALUES (?, ?, '')", (handed.name, handed.offset))
+        sqlite_sessions.replace(connection, handed.sessions)
         connection.execute("COMMIT")
+
+    def _sessions(
+        self, connection: sqlite3.Connection, *, is_whole: bool
+    ) -> list[tuple[float, SessionRecord]]:
+        """Give the sessions that a killed process left; none unless all that it wrote is there."""
+        if not is_whole:
+            logger.warning("sessions forgotten", extra={"why": "the system was started anew"})
+            connection.execute("DELETE FROM session")
+            return []
+        sessions = sqlite_sessions.load(connection, self._now())
+        logger.info("sessions recovered", extra={"count": len(sessions)})
+        return sessions
 
     async def keep(self, rules: Sequence[Rule], every_s: float) -> None:
         """Let go of what is old now and every *every_s* seconds, for ever; to be cancelled."""
@@ -145,34 +178,55 @@ class EmbeddedArchive:
 
 
 class _Mover:
-    """Puts messages into the database, in one thread."""
+    """Puts messages and sessions into the database, in one thread."""
 
-    # Mutable state: the thread's connection, once it began.
-    def __init__(self, path: Path, shard: ShardName) -> None:
+    # Mutable state: the thread's connection, once it began, and when what has lapsed is let go.
+    def __init__(self, path: Path, shard: ShardName, now: Callable[[], float]) -> None:
         self._path = path
         self._shard = shard
+        self._now = now
         self._connection: sqlite3.Connection | None = None
+        self._forgets_at = 0.0
 
-    def move(self, entries: Sequence[Entry]) -> None:
-        """Put *entries* there, in pieces."""
+    def move(self, entries: Sequence[Entry], changes: Collection[SessionChange]) -> None:
+        """Put them there, in pieces."""
         if self._connection is None:
             self._connection = connect(self._path)
-        _move(self._connection, self._shard, entries)
+        _move(self._connection, self._shard, entries, changes)
+        now = self._now()
+        if changes and now >= self._forgets_at:
+            sqlite_sessions.forget_lapsed(self._connection, now)
+            self._forgets_at = now + LAPSED_S
 
 
-def _move(connection: sqlite3.Connection, shard: ShardName, entries: Sequence[Entry]) -> None:
-    """Put *entries* into chunks, as many of a room together as there are."""
-    newest, by_room = entries[-1].offset, sorted(entries, key=lambda entry: entry.envelope.room)
+def _move(
+    connection: sqlite3.Connection,
+    shard: ShardName,
+    entries: Sequence[Entry],
+    changes: Collection[SessionChange],
+) -> None:
+    """Put *changes* there, and *entries* into chunks, as many of a room together as there are."""
+    changed = list(changes)
+    for first in range(0, len(changed), PIECE):
+        with _transaction(connection):
+            sqlite_sessions.keep(connection, changed[first : first + PIECE])
+    by_room = sorted(entries, key=lambda entry: entry.envelope.room)
     for first in range(0, len(by_room), PIECE):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             insert(connection, shard, without_erased(connection, by_room[first : first + PIECE]))
             if first + PIECE >= len(by_room):
-                connection.execute("UPDATE shard SET newest = ?", (newest,))
-            connection.execute("COMMIT")
-        except BaseException:
-            roll_back(connection)
-            raise
+                connection.execute("UPDATE shard SET newest = ?", (entries[-1].offset,))
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
 
 
 def _is_newest(handed: MemoryState, name: str, newest: int) -> bool:
@@ -186,9 +240,9 @@ def _recover(
     *,
     log: LogLimits,
     limits: MemoryLimits,
+    now: float,
 ) -> MemoryState:
     """Give the state after a process that was killed: its hot log, and the ids in it."""
-    now = time.time()
     oldest_ms = (now - log.age_s) * 1000
     entries: list[Entry] = []
     size = lost = 0

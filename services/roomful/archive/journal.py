@@ -8,8 +8,12 @@ together; and a file whose messages are all there is removed. After a
 SIGKILL the next process reads the files that are left; a power cut may lose what the system had
 not written to the disk.
 
-A file holds batches: length (4 bytes), MessagePack, and the newest offset (8 bytes). One that is
-cut off at the end was never acknowledged.
+What becomes of sessions' records goes the same way (docs/adr/0031-sessions-in-the-journal.md);
+what is only noted of them is in no file, and in SQLite a few seconds later.
+
+A file holds batches: length (4 bytes), MessagePack, and the newest offset (8 bytes); or, with the
+first bit of the length set, one change of a session, and its CRC-32 (8 bytes). One that is cut off
+at the end was never acknowledged.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +36,7 @@ import msgspec
 
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Entry
+from roomful.shard.sessions import SessionChange
 
 __all__ = ["Journal", "JournalStatistics", "read_file"]
 
@@ -40,6 +46,8 @@ FULL_ENTRIES: Final = 20_000
 FULL_BYTES: Final = 16 << 20
 """With so much in it, or after MOVE_S, a file's messages are moved to SQLite."""
 MOVE_S: Final = 1.0
+NOTED_S: Final = 10.0
+"""So long sessions that are only noted wait for something that is written; and MOVE_S."""
 HELD: Final = 10
 """Times a full file above which batches are refused: SQLite takes none."""
 
@@ -47,9 +55,15 @@ _HEAD: Final = struct.Struct(">I")
 _TAIL: Final = struct.Struct(">Q")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[Entry]).decode
+_unpack_change = msgspec.msgpack.Decoder(SessionChange).decode
+_SESSION: Final = 1 << 31
 
-Move = Callable[[Sequence[Entry]], None]
-"""Puts entries into SQLite; repeating it changes nothing. May raise sqlite3.Error."""
+Move = Callable[[Sequence[Entry], Collection[SessionChange]], None]
+"""
+Puts entries, and what became of sessions, into SQLite; repeating it changes nothing.
+
+May raise sqlite3.Error.
+"""
 
 
 @dataclass(slots=True)
@@ -57,6 +71,8 @@ class JournalStatistics:
     """Counts since the start."""
 
     batches: int = 0
+    sessions: int = 0
+    """Changes of sessions' records that were written."""
     failures: int = 0
     """Writes and moves that did not succeed."""
 
@@ -65,9 +81,9 @@ class Journal:
     """Implements roomful.shard.memory.Journal."""
 
     # Mutable state, under the condition: the file that is written, its length, whether something
-    # unfinished may be behind that, its entries and their bytes, which go to the thread together;
-    # what is asked of the thread, and who waits for it; the newest offsets that were written, and
-    # that are in SQLite.
+    # unfinished may be behind that, its entries and the newest change of each session, written or
+    # noted, and the bytes of all, which go to the thread together; what is asked of the thread, and
+    # who waits for it; the newest offsets that were written, and that are in SQLite.
     def __init__(self, directory: Path, move: Move, moved: int) -> None:
         """
         Begin in *directory*, which has no files of another journal any more.
@@ -81,8 +97,10 @@ class Journal:
         self.statistics = JournalStatistics()
         self._moved = self._written = moved
         self._number = 0
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._entries: list[Entry] = []
+        self._changes: dict[str, SessionChange] = {}
         self._bytes = 0
         self._is_wanted = self._is_closing = self._is_torn = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -106,23 +124,62 @@ class Journal:
         """Write *entries* as one batch; on return they are safe from the end of the process."""
         if not entries:
             return
-        if self._bytes > HELD * FULL_BYTES or len(self._entries) > HELD * FULL_ENTRIES:
-            raise Refused(RefusalCode.OVERLOADED, "too much waits to be kept")
+        self._check()
         newest = entries[-1].offset
         packed = _pack(entries)
         batch = _HEAD.pack(len(packed)) + packed + _TAIL.pack(newest)
         # The thread takes it only to change files: that is never long.
         with self._condition:
+            is_first = not self._length
             self._append(batch)
-            is_first = not self._entries
             self._entries += entries
-            self._bytes += len(batch)
             self._written = newest
-            is_full = len(self._entries) >= FULL_ENTRIES or self._bytes >= FULL_BYTES
-            if is_first or is_full:
-                self._is_wanted |= is_full
-                self._condition.notify()
+            self._gather(len(batch), is_first=is_first)
         self.statistics.batches += 1
+
+    def write_session(self, change: SessionChange) -> None:
+        """Write *change*; on return it is safe from the end of the process."""
+        self._check()
+        packed = _pack(change)
+        batch = _HEAD.pack(_SESSION | len(packed)) + packed + _TAIL.pack(zlib.crc32(packed))
+        with self._condition:
+            is_first = not self._length
+            self._append(batch)
+            self._changes[change.pid] = change
+            self._gather(len(batch), is_first=is_first)
+        self.statistics.sessions += 1
+
+    def note_session(self, change: SessionChange) -> None:
+        """Put *change* into SQLite later; lost if so much waits that messages are refused."""
+        # Whoever signs in passes here: the lock itself costs less than its condition, and no call.
+        with self._lock:
+            if (
+                self._is_closing
+                or self._bytes > HELD * FULL_BYTES
+                or len(self._changes) > HELD * FULL_ENTRIES
+            ):
+                self.statistics.failures += 1
+                return
+            is_first = not (self._changes or self._length)
+            self._changes[change.pid] = change
+            self._bytes += len(change.packed)
+            if is_first:
+                self._condition.notify()
+
+    def _check(self) -> None:
+        if self._is_closing:
+            raise Refused(RefusalCode.DRAINING, "this edge is going away")
+        held = len(self._entries) + len(self._changes)
+        if self._bytes > HELD * FULL_BYTES or held > HELD * FULL_ENTRIES:
+            raise Refused(RefusalCode.OVERLOADED, "too much waits to be kept")
+
+    def _gather(self, size: int, *, is_first: bool) -> None:
+        """Let the thread know of what was added, if it has to."""
+        self._bytes += size
+        is_full = self._bytes >= FULL_BYTES or len(self._entries) >= FULL_ENTRIES
+        if is_first or is_full:
+            self._is_wanted |= is_full
+            self._condition.notify()
 
     def _append(self, batch: bytes) -> None:
         view = memoryview(batch)
@@ -136,9 +193,7 @@ class Journal:
             logger.error("batch not written", extra={"why": exc.strerror})
             with contextlib.suppress(OSError):
                 self._take_back()
-            raise Refused(
-                RefusalCode.SHARD_UNAVAILABLE, "the message could not be written"
-            ) from exc
+            raise Refused(RefusalCode.SHARD_UNAVAILABLE, "it could not be written") from exc
         self._is_torn = False
         self._length += len(batch)
 
@@ -188,30 +243,41 @@ class Journal:
                 continue
             with self._condition:
                 entries, self._entries, self._bytes = self._entries, [], 0
+                changes, self._changes = self._changes, {}
                 path, file = self._path, self._file
                 self._path, self._file, self._length = following
                 self._is_wanted = self._is_torn = False
-            os.close(file)
-            if not self._move_all(entries):
-                return
+            is_moved = self._move_all(entries, changes.values())
             try:
-                path.unlink()
+                if is_moved:
+                    # Where it cannot be removed: messages that are moved again change nothing, but
+                    # a session's record may be older by then than the one that is there.
+                    os.ftruncate(file, 0)
+                    path.unlink()
             except OSError as exc:
-                # Whoever reads it again moves what is there already, which changes nothing.
                 logger.error("journal file not removed", extra={"why": exc.strerror})
+            finally:
+                os.close(file)
+            if not is_moved:
+                return
 
     def _wait(self) -> bool:
         """Wait for something to move; False when it is over."""
         with self._condition:
-            self._condition.wait_for(lambda: self._entries or self._is_closing)
+            self._condition.wait_for(lambda: self._length or self._changes or self._is_closing)
+            # Nobody was promised what is only noted. Later it goes with more, and what ends soon
+            # costs nothing.
+            self._condition.wait_for(
+                lambda: self._length or self._is_wanted or self._is_closing, NOTED_S
+            )
             self._condition.wait_for(lambda: self._is_wanted or self._is_closing, MOVE_S)
-            return bool(self._entries)
+            return bool(self._entries or self._changes)
 
-    def _move_all(self, entries: Sequence[Entry]) -> bool:
-        """Move *entries*, however long it takes; False: not before the process ends."""
+    def _move_all(self, entries: Sequence[Entry], changes: Collection[SessionChange]) -> bool:
+        """Move all of these, however long it takes; False: not before the process ends."""
         while True:
             try:
-                self._move(entries)
+                self._move(entries, changes)
                 break
             except sqlite3.Error as exc:
                 # They stay in their file, and the next ones gather behind them.
@@ -220,6 +286,8 @@ class Journal:
                 if self._is_closing:
                     return False
                 time.sleep(MOVE_S)
+        if not entries:
+            return True
         with self._condition:
             self._moved = entries[-1].offset
             due = [one for one in self._waiters if one[0] <= self._moved]
@@ -236,23 +304,34 @@ def _wake(done: asyncio.Future[None]) -> None:
         done.set_result(None)
 
 
-def read_file(path: Path) -> Iterator[list[Entry]]:
-    """Give the batches of a file that a process left, up to one that is cut off."""
+def read_file(path: Path) -> Iterator[list[Entry] | SessionChange]:
+    """Give what is in a file that a process left, up to a batch that is cut off."""
     data = path.read_bytes()
     at = 0
     while at + _HEAD.size <= len(data):
-        (length,) = _HEAD.unpack_from(data, at)
+        (head,) = _HEAD.unpack_from(data, at)
         at += _HEAD.size
+        length = head & ~_SESSION
         if length == 0 or at + length + _TAIL.size > len(data):
             return
+        packed = data[at : at + length]
+        at += length
+        (check,) = _TAIL.unpack_from(data, at)
+        at += _TAIL.size
         try:
-            entries = _unpack(data[at : at + length])
+            found = _read_change(packed, check) if head & _SESSION else _read_batch(packed, check)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             logger.warning("journal ends in the middle", extra={"why": str(exc)})
             return
-        at += length
-        (newest,) = _TAIL.unpack_from(data, at)
-        if not entries or entries[-1].offset != newest:
+        if found is None:
             return
-        at += _TAIL.size
-        yield entries
+        yield found
+
+
+def _read_batch(packed: bytes, newest: int) -> list[Entry] | None:
+    entries = _unpack(packed)
+    return entries if entries and entries[-1].offset == newest else None
+
+
+def _read_change(packed: bytes, check: int) -> SessionChange | None:
+    return _unpack_change(packed) if zlib.crc32(packed) == check else None

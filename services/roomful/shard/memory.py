@@ -3,8 +3,8 @@ The embedded shard: rooms in this process, the default of `roomful serve`.
 
 The same rules as a shard on Redis: group commit (what arrives in one turn of the loop is one
 batch), grouped by room before offsets are given, ids kept for their window. With a journal a
-batch is safe from the end of the process before anybody hears of it (docs/adr/0009); a graceful
-stop also hands over what is in memory only, in a snapshot (snapshot.py).
+batch is safe from the end of the process before anybody hears of it (docs/adr/0009), and so is a
+session's record (0031); a graceful stop hands over all of it in a snapshot (snapshot.py).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from roomful.shard.base import (
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.presence import PresenceLimits, RoomPresence
 from roomful.shard.sender_ids import IdKey, SenderIds
-from roomful.shard.sessions import SessionRecords
+from roomful.shard.sessions import SessionJournal, SessionRecords
 
 __all__ = ["Journal", "MemoryLimits", "MemoryShard", "MemoryState", "MemoryStatistics"]
 
@@ -94,8 +94,8 @@ class MemoryState(msgspec.Struct):
     sessions: list[tuple[float, SessionRecord]]
 
 
-class Journal(Protocol):
-    """Where batches are safe from the end of the process."""
+class Journal(SessionJournal, Protocol):
+    """Where batches are safe from the end of the process, and records of sessions are."""
 
     def write(self, entries: Sequence[Entry]) -> None:
         """
@@ -150,6 +150,7 @@ class MemoryShard:
     def write_to(self, journal: Journal) -> None:
         """From now on a batch is written to *journal* before anybody hears of it."""
         self._journal = journal
+        self._sessions.write_to(journal)
 
     # One shard is all shards (Shards) -------------------------------------------------------
 
@@ -267,8 +268,9 @@ class MemoryShard:
         return grouped
 
     def _give_up(self, before: int, settled: list[tuple[Settle, Stored]], refused: Refused) -> None:
-        """Refuse what is above *before* and could not be written; no offset is given again."""
+        """Refuse what is above *before* and could not be written; nobody heard its offsets."""
         self.statistics.refused += self._offset - before
+        self._offset = before
         for settle, stored in settled:
             settle(refused if stored.offset > before else stored)
 

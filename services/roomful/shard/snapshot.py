@@ -1,6 +1,6 @@
 """
-An embedded shard on disk between a graceful stop and the next start: also what its journal does
-not keep, the sessions that clients may resume.
+An embedded shard on disk between a graceful stop and the next start: whole, in one file, where what
+its journal wrote has to be put together again.
 
 The file is taken away as it is read: a process that is killed later must not be followed by one
 that begins from the same snapshot again and gives the same offsets to other messages.
