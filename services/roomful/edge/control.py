@@ -24,6 +24,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from roomful.edge.auth import REVOCATION_LIFETIME_S
+from roomful.edge.commands import (
+    MAX_WORDS_BYTES,
+    Command,
+    Did,
+    Disconnect,
+    Revoke,
+    TellStats,
+    Used,
+    decode,
+    parts,
+)
 from roomful.edge.peers import About
 from roomful.edge.report import stats
 from roomful.protocol.errors import RefusalCode, Refused
@@ -40,58 +51,14 @@ logger = logging.getLogger("roomful.edge")
 ANSWER_S: Final = 2.0
 """How long the other edges may take to answer."""
 REREAD_S: Final = 30.0
-MAX_WORDS_BYTES: Final = 8192
 MAX_ASKING: Final = 64
 """Commands that wait for answers at once."""
-PART_BYTES: Final = MAX_WORDS_BYTES - 256
-"""Of usage in one command: the rest is its head."""
 MAX_KNOWN: Final = 4096
 """Ids of commands that are remembered: each comes once for every shard."""
 STATS_S: Final = 1.0
 """Numbers of the cluster are at most this old: anyone may ask for them."""
 
 
-class _Words(msgspec.Struct, frozen=True, tag_field="do"):
-    id: str
-    sender: str
-
-
-class Disconnect(_Words, frozen=True, tag="disconnect"):
-    """Close every connection of *user*."""
-
-    user: str
-
-
-class Revoke(_Words, frozen=True, tag="revoke"):
-    """Refuse what *user* was issued before a moment, or one token; times in seconds."""
-
-    issued_before: float
-    until: float
-    user: str | None = None
-    token_id: str | None = None
-
-
-class TellStats(_Words, frozen=True, tag="stats"):
-    """Say your numbers."""
-
-
-class Did(_Words, frozen=True, tag="did"):
-    """The answer of *sender* to the command *id* of *to*."""
-
-    to: str
-    connections: int = 0
-    stats: dict[str, int | float | bool] | None = None
-
-
-class Used(_Words, frozen=True, tag="used"):
-    """A part of what users of *sender* use: user, messages since the last round, connections."""
-
-    round: int
-    users: list[tuple[str, int, int]]
-
-
-Command = Disconnect | Revoke | TellStats
-_decode = msgspec.json.Decoder(Command | Did | Used).decode
 _about = msgspec.json.Decoder(About).decode
 
 
@@ -258,7 +225,7 @@ class Control:
     async def tell(self, number: int, used: Sequence[tuple[str, int, int]]) -> None:
         """Tell the others a round of usage, in parts; who is not reached misses it."""
         assert self._channel is not None
-        words = [Used(*self._head(), number, part) for part in _parts(used)]
+        words = [Used(*self._head(), number, part) for part in parts(used)]
         await asyncio.gather(*(self._channel.publish(msgspec.json.encode(one)) for one in words))
 
     # Doing ----------------------------------------------------------------------------------
@@ -269,7 +236,7 @@ class Control:
             self.ignored += 1
             return
         try:
-            command = _decode(words)
+            command = decode(words)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             # An edge of a later version may say what this one does not know.
             self.ignored += 1
@@ -341,7 +308,7 @@ class Control:
         now = time.time()
         for packed, ttl_ms in found.items():
             try:
-                words = _decode(packed)
+                words = decode(packed)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
                 self.ignored += 1
                 continue
@@ -353,20 +320,6 @@ class Control:
                     issued_before=words.issued_before,
                 )
         self._edge.sign_in.close_revoked()
-
-
-def _parts(used: Sequence[tuple[str, int, int]]) -> list[list[tuple[str, int, int]]]:
-    """Cut *used* into parts that fit into a command; at least one."""
-    parts: list[list[tuple[str, int, int]]] = [[]]
-    size = 0
-    for one in used:
-        length = len(msgspec.json.encode(one)) + 1
-        if size + length > PART_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(one)
-        size += length
-    return parts
 
 
 def _numbers(edge: Edge) -> dict[str, int | float | bool]:
