@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from support.ports import claim_port
 from support.proxy import Proxy
 from support.resuming import PlainReceiver, Receiver, RetryingSender, SocketReceiver, running
 from support.server import Server, start
-from support.sio import SocketIo, signed_in
+from support.sio import ConnectRefused, SocketIo, signed_in
 from support.tokens import make_service_token, make_token
 
 ROOM = "lobby"
@@ -268,6 +269,33 @@ async def test_a_client_without_rooms_gets_its_direct_messages_after_sigkill(
         await sender.call("direct-message", {"userId": "bob", "content": "psst"})
         assert await comes_back(old, token, new)
         assert (await new.next("direct-message")).body["content"] == "psst"
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("named", [{"userId": "bob"}, {"tokenId": "one"}], ids=["user", "token"])
+async def test_a_revoked_token_is_refused_after_a_restart(
+    server: Killed, named: dict[str, str], *, is_killed: bool
+) -> None:
+    """It takes up no session, one that was away at the revocation neither, and begins none."""
+    token = make_token("bob", jti="one")
+    async with signed_in(server.now.ws_url, token) as old:
+        await old.join(ROOM)
+        await old.next("cursor")
+    async with httpx.AsyncClient(headers=SERVICE) as http:
+        answer = await http.post(f"{server.now.url}/api/revocations", json=named)
+    assert answer.is_success, answer.text
+    if is_killed:
+        server.kill()
+    else:
+        assert server.now.stop() == 0
+    await asyncio.to_thread(server.start)
+    for auth in ({"pid": old.pid, "offset": old.cursor}, {}):
+        async with SocketIo.dial(server.now.ws_url) as new:
+            with pytest.raises(ConnectRefused, match="Authentication failed"):
+                await new.sign_in({"token": token} | auth)
+    later = make_token("bob", jti="two", iat=int(time.time()) + 2)
+    async with signed_in(server.now.ws_url, later) as new:
+        await new.join(ROOM)
 
 
 async def test_without_a_directory_nobody_recovers_after_sigkill(tmp_path: Path) -> None:

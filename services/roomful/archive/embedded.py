@@ -15,11 +15,11 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from roomful.archive import sqlite_sessions
+from roomful.archive import sqlite_revocations, sqlite_sessions
 from roomful.archive.base import ArchiveUnavailable, Rule
 from roomful.archive.journal import Journal, read_file
 from roomful.archive.sqlite import SqliteArchive
@@ -40,6 +40,8 @@ from roomful.shard.sessions import SessionChange
 __all__ = ["EmbeddedArchive"]
 
 logger = logging.getLogger("roomful.archive")
+
+T = TypeVar("T")
 
 PIECE: Final = 5_000
 """Messages of one transaction: who writes too (erasing, retention) waits for no more."""
@@ -165,6 +167,43 @@ class EmbeddedArchive:
             except ArchiveUnavailable as exc:
                 logger.warning("retention interrupted", extra={"why": exc.sentence})
             await asyncio.sleep(every_s)
+
+    async def keep_revocation(self, subject: str, lapses_at: float, words: bytes) -> None:
+        """
+        Keep *words* until *lapses_at*; on return they are safe from the end of the process.
+
+        Raises:
+            ArchiveUnavailable: they are not.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                sqlite_revocations.keep(connection, subject, lapses_at, words, self._now())
+
+        await self._connected(work)
+
+    async def revocations(self) -> list[tuple[bytes, float]]:
+        """
+        Give all words that have not lapsed, and when they will.
+
+        Raises:
+            ArchiveUnavailable: the database cannot be read.
+        """
+        return await self._connected(
+            lambda database: sqlite_revocations.load(database, self._now())
+        )
+
+    async def _connected(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do *work*, which is rare, on a connection of its own in a thread."""
+
+        def do() -> T:
+            with closing(connect(self._path)) as connection:
+                return work(connection)
+
+        try:
+            return await asyncio.to_thread(do)
+        except sqlite3.Error as exc:
+            raise ArchiveUnavailable(f"SQLite: {exc}") from exc
 
     def close_journal(self) -> None:
         """Move everything into the database; blocks. The shard is closed."""

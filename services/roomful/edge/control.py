@@ -5,7 +5,8 @@ A command is done here at once, and told to the others over the shards (shard/co
 answers with what it did, and the caller hears how many edges there are and how many have answered.
 Without shards to share, an embedded edge is all of its cluster.
 
-Revocations are kept by the shards until they lapse. An edge reads them before it takes anybody,
+Revocations are kept by the shards until they lapse, and for an embedded edge by what keeps its
+messages. An edge reads them before it takes anybody,
 after each new connection to a shard, and every REREAD_S, so one that was cut off knows at most
 that late what it missed.
 """
@@ -17,12 +18,13 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from roomful.archive.base import ArchiveUnavailable
 from roomful.edge.auth import REVOCATION_LIFETIME_S
 from roomful.edge.commands import (
     MAX_WORDS_BYTES,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from roomful.edge.edge import Edge
     from roomful.shard.control import ControlChannel
 
-__all__ = ["Control", "LeasedEdges", "Reached"]
+__all__ = ["Control", "LeasedEdges", "Reached", "RevocationKeeper"]
 
 logger = logging.getLogger("roomful.edge")
 
@@ -100,6 +102,16 @@ class _Asking:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class RevocationKeeper(Protocol):
+    """Keeps what an embedded edge refuses over the end of its process."""
+
+    async def keep_revocation(self, subject: str, lapses_at: float, words: bytes) -> None:
+        """Keep *words* until *lapses_at*; may raise ArchiveUnavailable."""
+
+    async def revocations(self) -> list[tuple[bytes, float]]:
+        """Give what has not lapsed, and when it will; may raise ArchiveUnavailable."""
+
+
 class Control:
     """What this edge asks of all, and does for others."""
 
@@ -108,6 +120,8 @@ class Control:
     def __init__(self, edge: Edge, channel: ControlChannel | None) -> None:
         self._edge = edge
         self._channel = channel
+        self.keeper: RevocationKeeper | None = None
+        """Of an embedded edge that has one."""
         self._asking: dict[str, _Asking] = {}
         self._known: OrderedDict[str, None] = OrderedDict()
         self._stats: tuple[float, Reached] | None = None
@@ -121,7 +135,14 @@ class Control:
             channel.on_up = self._read_again.set
 
     async def start(self) -> None:
-        """Learn what was revoked before, and from now on what is; the shards are there."""
+        """
+        Learn what was revoked before, and from now on what is; the shards are there.
+
+        Raises:
+            ArchiveUnavailable: an embedded edge cannot read it.
+        """
+        if self.keeper is not None:
+            self._learn(await self.keeper.revocations())
         if self._channel is not None:
             await self._read_revocations()
             self._reading = asyncio.get_running_loop().create_task(self._keep_reading())
@@ -186,6 +207,8 @@ class Control:
         """Tell the others, and add to *reached* what they answer in time."""
         channel = self._channel
         if channel is None:
+            if self.keeper is not None and isinstance(command, Revoke):
+                await self._keep(self.keeper, keep_as, command)
             return reached
         if len(self._asking) >= MAX_ASKING:
             raise Refused(RefusalCode.OVERLOADED, "too many commands at once; here it is done")
@@ -211,6 +234,14 @@ class Control:
             if did.stats is not None:
                 reached.stats[did.sender] = did.stats
         return reached
+
+    async def _keep(self, keeper: RevocationKeeper, subject: str, words: Revoke) -> None:
+        try:
+            await keeper.keep_revocation(subject, words.until, msgspec.json.encode(words))
+        except ArchiveUnavailable as exc:
+            logger.error("revocation not kept", extra={"why": exc.sentence})
+            sentence = "it could not be written: it is done, until the next restart"
+            raise Refused(RefusalCode.SHARD_UNAVAILABLE, sentence) from exc
 
     async def _collect(self, asking: _Asking, others: set[str]) -> None:
         try:
@@ -304,9 +335,13 @@ class Control:
         except Refused as refused:
             logger.warning("revocations could not be read", extra={"why": refused.sentence})
             return
-        authenticator = self._edge.authenticator
         now = time.time()
-        for packed, ttl_ms in found.items():
+        self._learn((packed, now + ttl_ms / 1000) for packed, ttl_ms in found.items())
+
+    def _learn(self, found: Iterable[tuple[bytes, float]]) -> None:
+        """Refuse what these words say, each until its time."""
+        authenticator = self._edge.authenticator
+        for packed, until in found:
             try:
                 words = decode(packed)
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -316,7 +351,7 @@ class Control:
                 authenticator.revoke(
                     user=words.user,
                     token_id=words.token_id,
-                    until=now + ttl_ms / 1000,
+                    until=until,
                     issued_before=words.issued_before,
                 )
         self._edge.sign_in.close_revoked()
