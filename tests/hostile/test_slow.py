@@ -243,6 +243,44 @@ async def test_slow_frame_is_cut(server: Server) -> None:
         dripping.cancel()
 
 
+ASKED = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+REFUSED = b"POST /api/rooms/r/events HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+READ = b"POST /api/dev/token HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+IGNORED = b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(ASKED + b"GET /", 408, id="second head"),
+        pytest.param(READ, 400, id="body of the API"),
+        pytest.param(REFUSED, 401, id="body that nobody reads"),
+        pytest.param(IGNORED, 200, id="body that belongs to nothing"),
+    ],
+)
+async def test_dripping_ends_in_time(server: Server, sent: bytes, status: int) -> None:
+    """Also behind a good request, and behind an answer: each byte is no new time."""
+    async with RawSocket.dial(server.port) as raw:
+        await raw.send(sent)
+        dripping = asyncio.create_task(drip(raw, b"x" * 5000))
+        said = await raw.wait_eof()
+        assert not dripping.done()
+        dripping.cancel()
+        assert f"HTTP/1.1 {status} ".encode() in said
+
+
+async def test_large_bodies_are_read_whole_behind_each_other(server: Server) -> None:
+    """Two requests at once: the second one's body is no head, however early the first is done."""
+    body = b'{"user":"ann"' + b" " * 100_000 + b"}"
+    head = f"POST /api/dev/token HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with RawSocket.dial(server.port) as raw:
+        await raw.send(ASKED + head.encode())
+        assert (await raw.response()).status == 200
+        await raw.send(body[:50_000])
+        await raw.send(body[50_000:])
+        assert (await raw.response()).status == 200
+
+
 async def test_connection_without_connect_is_closed(server: Server) -> None:
     """Who answers pings and never signs in is closed with CONNECT_TIMEOUT."""
     async with SocketIo.dial(server.ws_url) as client:

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -36,6 +36,7 @@ from roomful.edge.api_bodies import (
     Shedding,
     UserMessage,
 )
+from roomful.edge.api_reading import Unread, read_body
 from roomful.edge.control import Reached
 from roomful.edge.drain import shed
 from roomful.edge.encoding import page_json
@@ -93,8 +94,14 @@ class Api:
             try:
                 if needs_service:
                     await self._check_service(request)
+                if request.method == "POST":
+                    request.state.body = await read_body(request, self._edge.settings.limits)
                 async with asyncio.timeout(TIMEOUT_S):
                     return await handler(request)
+            except Unread as unread:
+                answer = refusal(unread.refused)
+                answer.headers["Connection"] = "close"
+                return answer
             except Refused as refused:
                 return refusal(refused)
             except TimeoutError:
@@ -113,21 +120,13 @@ class Api:
             raise Refused(RefusalCode.FORBIDDEN, "this token is not a service's")
         request.state.caller = identity.user
 
-    async def _body(self, request: Request, kind: type[Any]) -> Any:
-        limit = self._edge.settings.limits.payload_bytes
-        body = bytearray()
+    def _body(self, request: Request, kind: type[Any]) -> Any:
+        body: bytes = request.state.body
         try:
-            async for part in request.stream():
-                body += part
-                if len(body) > limit:
-                    sentence = f"a body has at most {limit} bytes"
-                    raise Refused(RefusalCode.PAYLOAD_TOO_LARGE, sentence)
-            bytes(body).decode()
-            return msgspec.json.decode(bytes(body), type=kind)
+            body.decode()
+            return msgspec.json.decode(body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise Refused(RefusalCode.BAD_REQUEST, f"body: {exc}") from exc
-        except ClientDisconnect as exc:
-            raise Refused(RefusalCode.BAD_REQUEST, "the body did not come whole") from exc
 
     def _name(self, request: Request, name: str, limit: int) -> str:
         try:
@@ -151,7 +150,7 @@ class Api:
     async def post_event(self, request: Request) -> Response:
         """Store an event and send it to the room."""
         room = self._room(request)
-        body: RoomEvent = await self._body(request, RoomEvent)
+        body: RoomEvent = self._body(request, RoomEvent)
         if body.event != "message":
             check_event_name(body.event)
         check_content(body.data)
@@ -166,7 +165,7 @@ class Api:
     async def post_message(self, request: Request) -> Response:
         """Store a direct message and send it to the user."""
         user = self._user(request)
-        body: UserMessage = await self._body(request, UserMessage)
+        body: UserMessage = self._body(request, UserMessage)
         check_content(body.content)
         envelope = build_direct(user_room(user), _sender(body.sender), user, body.content, body.id)
         publish = self._edge.router.send_direct
@@ -189,7 +188,7 @@ class Api:
     async def post_update(self, request: Request) -> Response:
         """Send `user-update` to every connection of the user; it is not stored."""
         user = self._user(request)
-        fields: dict[str, Raw] = await self._body(request, dict[str, Raw])
+        fields: dict[str, Raw] = self._body(request, dict[str, Raw])
         if "type" in fields:
             sentence = "type: it names the event where the fields of the update stand beside it"
             raise Refused(RefusalCode.BAD_REQUEST, sentence)
@@ -207,12 +206,12 @@ class Api:
 
     async def post_shed(self, request: Request) -> Response:
         """Send some of this edge's clients to other edges; they come back there and resume."""
-        body: Shedding = await self._body(request, Shedding)
+        body: Shedding = self._body(request, Shedding)
         return json_answer(Shed(shed(self._edge, body.count)))
 
     async def post_revocation(self, request: Request) -> Response:
         """Refuse tokens from now on, and close those who hold them."""
-        body: Revocation = await self._body(request, Revocation)
+        body: Revocation = self._body(request, Revocation)
         if body.user_id is None and body.token_id is None:
             raise Refused(RefusalCode.BAD_REQUEST, "give userId or tokenId")
         now = time.time()
@@ -303,7 +302,7 @@ class Api:
 
     async def post_dev_token(self, request: Request) -> Response:
         """Sign in with a name alone: only under --dev."""
-        body: DevSignIn = await self._body(request, DevSignIn)
+        body: DevSignIn = self._body(request, DevSignIn)
         if not is_clean(body.user):
             raise Refused(RefusalCode.BAD_REQUEST, "user: printable characters")
         authenticator = self._edge.authenticator

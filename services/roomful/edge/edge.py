@@ -22,7 +22,7 @@ from roomful.edge.endpoint import Endpoint
 from roomful.edge.fanout import Fanout
 from roomful.edge.forward import Forwarder
 from roomful.edge.history import History
-from roomful.edge.http import HeadTimer
+from roomful.edge.http import BodyTimer, HeadTimer
 from roomful.edge.limits import ConnectionCounts, TokenBucket
 from roomful.edge.message_rates import MessageRates
 from roomful.edge.origins import Origins
@@ -125,6 +125,7 @@ class Edge:
         self.forwarder = Forwarder(self.peers.name, 2 * limits.payload_bytes + ANSWER_HEAD_BYTES)
         self.wheel = TimerWheel(settings.timer_tick_s)
         self.head_timer = HeadTimer(limits.header_timeout_s)
+        self.body_timer = BodyTimer(limits.body_timeout_s)
         self.counts = ConnectionCounts(limits)
         self.rates = MessageRates(limits)
         self.origins = Origins(settings.origins)

@@ -1,9 +1,9 @@
 """
-uvicorn's HTTP protocol, with bounds: on the time and size of a request's head, on the number of
-connections and on how fast they come.
+uvicorn's HTTP protocol, with bounds: on the time and size of a request's head, on the time of its
+body, on the number of connections and on how fast they come.
 
-uvicorn waits for a head as long as the peer likes and keeps it however long it gets; one timer
-over all waiting connections ends that (slow-loris).
+uvicorn waits for a head or a body as long as the peer likes and keeps a head however long it gets;
+a timer over all waiting connections ends that (slow-loris), for each request of a connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from roomful.edge.websocket import EdgeProtocol
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["BUSY", "HEAD_LIMIT", "AwaitsHead", "EdgeHttpProtocol", "HeadTimer", "reject"]
+__all__ = [
+    "BUSY",
+    "HEAD_LIMIT",
+    "AwaitsHead",
+    "BodyTimer",
+    "EdgeHttpProtocol",
+    "HeadTimer",
+    "reject",
+]
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head: a token of 8 KiB fits, with room for cookies."""
@@ -82,10 +90,21 @@ class HeadTimer:
             protocol.reject(_TIMEOUT)
 
 
+class BodyTimer(HeadTimer):
+    """Closes connections whose request's body does not come whole in time."""
+
+    # So that whoever reads a body, with the same limit, can say by itself that it was too slow.
+    GRACE_S = 1.0
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s + self.GRACE_S)
+
+
 class EdgeHttpProtocol(HttpToolsProtocol):
     """A connection that is not plainly a WebSocket's (front.py); the edge counts it already."""
 
-    # Mutable state: bytes of the head so far (-1: it came), and whether the edge counts us.
+    # Mutable state: bytes of the head so far (-1: it came, and its body not whole), and whether the
+    # edge counts us.
     def __init__(self, edge: Edge, address: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._edge = edge
@@ -93,16 +112,15 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         self._address = address
         self._is_counted = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Wait for a head."""
-        super().connection_made(transport)
-        self._edge.head_timer.begin(self)
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._edge.head_timer.end(self)
+        self._end_timers()
         self._uncount()
         super().connection_lost(exc)
+
+    def _end_timers(self) -> None:
+        self._edge.head_timer.end(self)
+        self._edge.body_timer.end(self)
 
     def _uncount(self) -> None:
         if self._is_counted:
@@ -111,6 +129,9 @@ class EdgeHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head above HEAD_LIMIT is refused."""
+        if self._head_bytes == 0:
+            # uvicorn's keep-alive timer has watched over the connection until now.
+            self._edge.head_timer.begin(self)
         if self._head_bytes >= 0:
             end = data.find(b"\r\n\r\n")
             self._head_bytes += len(data) if end < 0 else end
@@ -137,15 +158,17 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """The head came."""
+        """The head came; the body has its own time, also when the answer does not wait for it."""
         self._head_bytes = -1
         self._edge.head_timer.end(self)
+        self._edge.body_timer.begin(self)
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        """An answer went out; uvicorn's keep-alive timer watches until the next request."""
+    def on_message_complete(self) -> None:
+        """The request came whole: what comes now is the next one's head."""
         self._head_bytes = 0
-        super().on_response_complete()
+        self._edge.body_timer.end(self)
+        super().on_message_complete()
 
     def _is_bare(self) -> bool:
         """Whether the request is as RFC 6455 section 4.1 has it."""
@@ -154,7 +177,7 @@ class EdgeHttpProtocol(HttpToolsProtocol):
 
     def _hand_over(self, rest: bytes) -> None:
         """Hand the connection over to a WebSocket, which is counted until it is gone."""
-        self._edge.head_timer.end(self)
+        self._end_timers()
         self.connections.discard(self)
         if not self._is_counted:
             return
@@ -185,5 +208,9 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         self._edge.spawn(splice.run(owner, b"".join((*head, b"\r\n", rest))))
 
     def reject(self, head: bytes) -> None:
-        """Answer with *head* and hang up."""
-        reject(self.transport, head)
+        """Answer with *head* and hang up; only hang up where the request has an answer already."""
+        has_answer = self._head_bytes < 0 and self.cycle is not None and self.cycle.response_started
+        if has_answer:
+            self.transport.close()
+        else:
+            reject(self.transport, head)

@@ -95,7 +95,7 @@ class LimitSettings:
 
     # Seconds for the head of a request; longer is a slowloris, not a network.
     header_timeout_s: float = 10.0
-    # Seconds for the body of a polling POST: payload_bytes at 0.5 Mbit/s.
+    # Seconds for the body of a request: payload_bytes at 0.5 Mbit/s.
     body_timeout_s: float = 15.0
     # Seconds from the open connection to a successful CONNECT; Socket.IO's own default.
     connect_timeout_s: float = 45.0
