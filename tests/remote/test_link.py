@@ -7,7 +7,8 @@ import asyncio
 from functions.server import RunningServer
 from roomful.cluster.topology import Address
 from roomful.shard.link import Link
-from support.deadline import within
+from roomful.shard.resp import connect, pack
+from support.deadline import until, within
 
 AN_HOUR_S = 3600.0
 
@@ -36,3 +37,21 @@ async def test_an_opening_that_hangs_is_given_up_when_the_shard_is_elsewhere(
     await asyncio.wait([running])
     silent.close()
     await silent.wait_closed()
+
+
+async def test_a_server_that_is_busy_with_a_script_ends_no_link(server: RunningServer) -> None:
+    """It lets the link in, and refuses all that comes after; later it does what it is asked."""
+    calls, up, address = server.connect(), asyncio.Event(), Address("127.0.0.1", server.port)
+    calls.command("CONFIG", "SET", "busy-reply-threshold", 1)
+    busy = await connect(address, timeout_s=AN_HOUR_S)
+    busy.send(pack("EVAL", "while true do end", 0), lambda _reply: None)
+    link = Link("test", timeout_s=AN_HOUR_S, on_up=up.set)
+    link.retarget(address)
+    running = asyncio.create_task(link.run())
+    await until(lambda: "BUSY" in link.why)
+    calls.command("SCRIPT", "KILL")
+    await within(up.wait())
+    assert await link.call("PING") in (b"PONG", "PONG")
+    running.cancel()
+    await asyncio.wait([running])
+    busy.abort()

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from roomful.cluster.topology import Address
-from roomful.shard.resp import Backoff, Login, LostConnection, RespConnection, connect
+from roomful.shard.resp import (
+    Backoff,
+    Login,
+    LostConnection,
+    ReplyError,
+    RespConnection,
+    connect,
+)
 
 __all__ = ["Link"]
 
@@ -130,6 +137,10 @@ class Link:
         )
         try:
             await connection.call("CLIENT", "SETNAME", self._purpose)
+        except ReplyError as exc:
+            # A server that is busy with a script lets clients in, and does nothing for them.
+            connection.abort()
+            raise LostConnection(f"{address}: {exc}") from exc
         except BaseException:
             connection.abort()
             raise
