@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from functions.server import PRODUCTS
-from remote.cluster import Cluster, address_of, running_cluster
+from remote.cluster import Cluster, Member, address_of, running_cluster
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.placement import bucket_of
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Cast, RoomId, Stored, UserId
 from roomful.shard.directory import Directory
@@ -22,6 +23,8 @@ from support.deadline import DEADLINE_S, until
 from support.users import EDGE
 
 OPTIONS = ShardOptions(call_timeout_s=DEADLINE_S, lease_s=2.0)
+ENOUGH = 20
+"""Calls that were refused: more than one of each kind."""
 ALICE, BOB = UserId("alice"), UserId("bob")
 
 
@@ -149,3 +152,43 @@ async def test_a_shard_that_is_away_is_said_so(product: str, tmp_path: Path) -> 
             assert one.shards.unready() is None, "the other shard's rooms are well"
         finally:
             await one.shards.aclose()
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+async def test_a_shard_whose_disk_was_full_is_used_as_before(product: str, tmp_path: Path) -> None:
+    """It refuses all writes meanwhile; edges keep asking for their lease, and sweep."""
+    with running_cluster(product, tmp_path) as cluster:
+        one, room = await seat(cluster, "four"), RoomId("full")
+        (member,) = cluster.members.values()
+        await one.shards.join(room, ALICE, "c1", "online")
+        # Where the server's snapshot should go.
+        (member.primary.directory / "dump.rdb" / "full").mkdir(parents=True)
+        command = member.calls.command
+        command("CONFIG", "SET", "save", "3600 1")
+        command("BGSAVE")
+        await until(lambda: _refused(member) > ENOUGH)
+        command("CONFIG", "SET", "save", "")
+        await one.shards.join(room, BOB, "c2", "online")
+        command("ZADD", "roomful:leases", 1, "dead.0")
+        await until(lambda: command("ZSCORE", "roomful:leases", "dead.0") is None)
+        assert command("ZSCORE", "roomful:leases", one.shards.shard_of(room)._lease) is not None
+        await one.shards.aclose()
+
+
+def _refused(member: Member) -> int:
+    """Say how many calls a server has refused because it could not write to its disk."""
+    statistics = member.calls.client.info("errorstats")
+    return int(statistics.get("errorstat_MISCONF", {}).get("count", 0))
+
+
+async def test_a_room_whose_key_is_not_the_librarys_is_refused_at_once(
+    cluster: Cluster, edges: tuple[Seat, Seat]
+) -> None:
+    """Somebody wrote it: asking again does not help, and other rooms are well."""
+    one, _ = edges
+    room = RoomId("not-ours")
+    member = cluster.members[one.shards.shard_of(room).name]
+    member.calls.command("SET", f"{{{bucket_of(room)}}}p:{room}", "not ours")
+    with pytest.raises(Refused) as refused:
+        await one.shards.join(room, ALICE, "c1", "online")
+    assert refused.value.code is RefusalCode.INTERNAL

@@ -74,7 +74,11 @@ SCANNED: Final = 1_000
 UNKNOWN: Final = "not_known"
 
 # What a primary says when it is not, or cannot yet: the same call may do later, or elsewhere.
-_NOT_NOW: Final = ("LOADING", "READONLY", "BUSY", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "OOM")
+_NOT_NOW: Final = (
+    *("LOADING", "READONLY", "BUSY", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "OOM"),
+    "MISCONF",  # its disk is full
+    *("NOAUTH", "NOPERM"),  # its users are being changed
+)
 
 
 class Elsewhere(Exception):
@@ -196,7 +200,7 @@ class RedisShard:
             try:
                 async with asyncio.timeout(1.0):
                     await self._fcall("end_lease", (), self._term, self._lease)
-            except (Elsewhere, LostConnection, TimeoutError) as exc:
+            except (Elsewhere, LostConnection, Refused, TimeoutError) as exc:
                 logger.warning("lease not given back", extra={"shard": self._name, "why": str(exc)})
         for task in self._tasks:
             task.cancel()
@@ -308,10 +312,10 @@ class RedisShard:
                 rooms.update(RoomId(key.split(b"}l:", 1)[1].decode()) for key in keys)
                 if cursor == b"0":
                     return sorted(rooms)
-        except LostConnection as exc:
+        except (LostConnection, ReplyError) as exc:
             raise unavailable(self._name, exc) from exc
 
-    # Rooms: these raise Elsewhere and LostConnection ----------------------------------------
+    # Rooms: these raise what _fcall() does ----------------------------------------
 
     async def join(
         self, version: int, room: RoomId, user: UserId, connection: str, status: str
@@ -424,6 +428,14 @@ class RedisShard:
         return [about.decode() for about in reply[1::2]]
 
     async def _fcall(self, function: str, keys: Sequence[bytes], *args: bytes | str | int) -> Any:
+        """
+        Call a function.
+
+        Raises:
+            Elsewhere: it may do later, or on another server.
+            LostConnection: no reply came.
+            Refused: INTERNAL, it would fail again: a key is not what the library made it.
+        """
         command = "FCALL_RO" if function in _READ_ONLY else "FCALL"
         try:
             return await self._link.call(command, f"roomful_v1_{function}", len(keys), *keys, *args)
@@ -433,7 +445,11 @@ class RedisShard:
                 raise Elsewhere(words.removeprefix("ROOMFUL ")) from exc
             if words.startswith(_NOT_NOW) or "unction not found" in words:
                 raise Elsewhere(words) from exc
-            raise
+            logger.error(
+                "call failed", extra={"shard": self._name, "function": function, "why": words}
+            )
+            why = f"shard {self._name} could not do this"
+            raise Refused(RefusalCode.INTERNAL, why) from exc
 
     # Housekeeping ---------------------------------------------------------------------------
 
@@ -469,7 +485,7 @@ class RedisShard:
             else:
                 self.on_refused(exc.words)
             return False
-        except LostConnection:
+        except (LostConnection, Refused):
             return False
         self._leased.set()
         if is_new and self._lease_number:
@@ -486,8 +502,8 @@ class RedisShard:
                 has_more = await self._fcall("sweep", (), self._term, *limits)
             except Elsewhere as exc:
                 self.on_refused(exc.words)
-            except LostConnection:
-                pass  # the link says so
+            except (LostConnection, Refused):
+                pass  # the log says so
             await asyncio.sleep(SWEEP_S * (0.05 if has_more else 0.75 + random.random() / 2))  # noqa: S311
 
 
