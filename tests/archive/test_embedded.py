@@ -58,6 +58,32 @@ async def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_after_a_power_cut_no_offset_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It took messages that were heard: whoever heard them is owed all that comes now.
+
+    Else new messages would be at or below their cursors, and not be sent to them.
+    """
+    first = Process(tmp_path / "one")
+    stored = await store(first.shard, *(make_envelope("a", str(n)) for n in range(5)))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for path in (tmp_path / "two").glob("*.journal/*"):
+        path.unlink()
+    monkeypatch.setattr("roomful.archive.sqlite_sessions.running_since", lambda: "another")
+    second = Process(tmp_path / "two")
+    assert second.shard.name == first.shard.name
+    (newer,) = await store(second.shard, make_envelope("a", "new"))
+    assert newer.offset > stored[-1].offset
+    replay = await second.shard.read({A: 0}, stored[-1].offset, PLENTY)
+    assert [entry.envelope.id for entry in replay.entries] == ["new"]
+    shutil.copytree(tmp_path / "two", tmp_path / "three")
+    third = Process(tmp_path / "three")
+    assert third.shard.position() == newer.offset
+    await asyncio.gather(first.stop(), second.stop(), third.stop())
+
+
 async def test_what_the_hot_log_lost_is_a_hole_and_in_the_archive(tmp_path: Path) -> None:
     """The next process does not claim more than it has, and the archive has the rest."""
     log = LogLimits(total_bytes=2000)

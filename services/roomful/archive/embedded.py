@@ -31,7 +31,7 @@ from roomful.archive.sqlite_chunks import (
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, SessionRecord, Stored
+from roomful.shard.base import Entry, Stored
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
 from roomful.shard.sender_ids import IdKey
@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 PIECE: Final = 5_000
 """Messages of one transaction: who writes too (erasing, retention) waits for no more."""
+LOST: Final = 1 << 30
+"""More offsets than a power cut can take: cursors of before may be so far above what is left."""
 LAPSED_S: Final = 60.0
 """How often records of sessions that have lapsed are looked for; they are all walked by."""
 
@@ -106,11 +108,15 @@ class EmbeddedArchive:
             elif row is not None:
                 name, newest, last_boot = row
                 state = _recover(connection, name, newest, log=log, limits=limits, now=self._now())
-                state.sessions = self._sessions(connection, is_whole=last_boot == boot)
+                if last_boot == boot:
+                    state.sessions = sqlite_sessions.load(connection, self._now())
+                else:
+                    state.offset = _after_power_cut(connection, newest)
+                logger.info("sessions recovered", extra={"count": len(state.sessions)})
                 shard.restore(state)
             else:
                 connection.execute("INSERT INTO shard VALUES (?, 0, '')", (shard.name,))
-            connection.execute("UPDATE shard SET boot = ?", (boot,))
+            connection.execute("UPDATE shard SET newest = ?, boot = ?", (shard.position(), boot))
         finally:
             connection.close()
         mover = _Mover(self._path, shard.name, self._now)
@@ -144,18 +150,6 @@ class EmbeddedArchive:
         connection.execute("INSERT INTO shard VALUES (?, ?, '')", (handed.name, handed.offset))
         sqlite_sessions.replace(connection, handed.sessions)
         connection.execute("COMMIT")
-
-    def _sessions(
-        self, connection: sqlite3.Connection, *, is_whole: bool
-    ) -> list[tuple[float, SessionRecord]]:
-        """Give the sessions that a killed process left; none unless all that it wrote is there."""
-        if not is_whole:
-            logger.warning("sessions forgotten", extra={"why": "the system was started anew"})
-            connection.execute("DELETE FROM session")
-            return []
-        sessions = sqlite_sessions.load(connection, self._now())
-        logger.info("sessions recovered", extra={"count": len(sessions)})
-        return sessions
 
     async def keep(self, rules: Sequence[Rule], every_s: float) -> None:
         """Let go of what is old now and every *every_s* seconds, for ever; to be cancelled."""
@@ -270,6 +264,13 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _is_newest(handed: MemoryState, name: str, newest: int) -> bool:
     return handed.name == name and handed.offset >= newest
+
+
+def _after_power_cut(connection: sqlite3.Connection, newest: int) -> int:
+    """Give the offset to go on from: not all that a process wrote that was killed is there."""
+    logger.warning("system was started anew", extra={"newest": newest})
+    connection.execute("DELETE FROM session")
+    return newest + LOST
 
 
 def _recover(
