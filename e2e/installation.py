@@ -115,6 +115,19 @@ class Installation:
         """Give how many buckets each shard has."""
         return {shard["name"]: shard["buckets"] for shard in self.status()["shards"]}
 
+    def leader(self) -> str:
+        """Give the operator that is at work."""
+        holder = self.get("lease", f"{RELEASE}-operator")["spec"]["holderIdentity"]
+        assert isinstance(holder, str)
+        return holder
+
+    def metrics(self) -> dict[str, float]:
+        """Give the metrics of the operator at work, by name and labels."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{self.leader()}:8081/proxy/metrics"
+        lines = self.kubectl("get", "--raw", path).splitlines()
+        parted = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in parted}
+
     def resize(self, count: int) -> None:
         """Ask for another number of shards."""
         self.patch({"spec": {"shards": {"count": count}}})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.installation import NAMESPACE, RELEASE, Installation
-from e2e.loaded import assert_kept
+from e2e.loaded import assert_kept, assert_resumed
 from e2e.shell import CommandFailed, eventually
 
 pytestmark = pytest.mark.full
@@ -19,7 +19,7 @@ def test_a_killed_process_loses_nothing(chart: Installation, log: Path) -> None:
     with chart.load(log, seconds=25) as load:
         node, process = chart.process(chart.pods("edge")[0])
         chart.node(node, "kill", "-KILL", process)
-        assert_kept(load.report())
+        assert_resumed(load.report())
 
 
 def test_a_stopped_primary_loses_nothing(chart: Installation, log: Path) -> None:
@@ -45,7 +45,7 @@ def test_edges_roll_without_loss(chart: Installation, log: Path) -> None:
         edges = {"settings": stamp, "pod": {"annotations": annotations}}
         chart.patch({"spec": {"edges": edges}})
         eventually(lambda: not before & set(chart.pods("edge")), "all edges are new", timeout_s=120)
-        assert_kept(load.report())
+        assert_resumed(load.report())
 
 
 def test_shards_roll_without_loss(chart: Installation, log: Path) -> None:
@@ -84,8 +84,7 @@ def test_a_primary_dies_while_no_operator_runs(chart: Installation, log: Path) -
 
 def test_the_next_operator_takes_over(chart: Installation) -> None:
     """The leader is killed without a word: another one acts within 20 seconds."""
-    lease = chart.get("lease", f"{RELEASE}-operator")
-    leader = lease["spec"]["holderIdentity"]
+    leader = chart.leader()
     node, process = chart.process(leader)
     chart.node(node, "kill", "-KILL", process)
     chart.kubectl("delete", "pod", leader, "--grace-period=0", "--force")
@@ -167,8 +166,7 @@ def test_the_operator_dies_in_the_middle_of_a_move(chart: Installation, log: Pat
                 return 0 < sum(now[name] for name in now.keys() - shards) < 340
 
             eventually(is_moving, "some buckets have moved", timeout_s=120, every_s=0.1)
-            leader = chart.get("lease", f"{RELEASE}-operator")["spec"]["holderIdentity"]
-            node, process = chart.process(leader)
+            node, process = chart.process(chart.leader())
             chart.node(node, "kill", "-KILL", process)
             chart.settle()
             assert min(chart.buckets().values()) >= 340

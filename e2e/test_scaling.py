@@ -7,8 +7,10 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
@@ -41,18 +43,29 @@ def balance(chart: Installation) -> list[float]:
     return counts
 
 
+@contextmanager
+def autoscaling(
+    chart: Installation, part: str, **by_hand: int
+) -> Iterator[Callable[[dict[str, int]], None]]:
+    """Give what makes the number of *part* follow the load; after the block it is *by_hand*'s."""
+    try:
+        yield lambda scaling: chart.patch({"spec": {part: {"autoscaling": scaling}}})
+    finally:
+        chart.patch({"spec": {part: {"autoscaling": None, **by_hand}}})
+
+
 def test_edges_follow_the_load(chart: Installation, log: Path) -> None:
     """Two edges become four, share the connections evenly, become two again; nothing is lost."""
-    scaling: dict[str, Any] = {
+    scaling = {
         "minReplicas": 2,
         "maxReplicas": 4,
         "connectionsPerEdge": 12,
         "scaleDownWindowSeconds": 60,
     }
-    try:
+    with autoscaling(chart, "edges") as scale:
         with chart.load(log, seconds=240, clients=40, rate=20) as load:
             started = time.monotonic()
-            chart.patch({"spec": {"edges": {"autoscaling": scaling}}})
+            scale(scaling)
             eventually(lambda: len(chart.pods("edge")) == 4, "four edges", timeout_s=90)
             print(f"2 to 4: {time.monotonic() - started:.0f} s")
 
@@ -64,33 +77,31 @@ def test_edges_follow_the_load(chart: Installation, log: Path) -> None:
             print(f"even: {time.monotonic() - started:.0f} s, {balance(chart)}")
             assert_kept(load.report())
         eventually(lambda: len(chart.pods("edge")) == 2, "two edges", timeout_s=300)
-    finally:
-        chart.patch({"spec": {"edges": {"autoscaling": None}}})
 
 
 def test_a_steady_load_changes_no_edges(chart: Installation, log: Path) -> None:
     """Three edges are right for the clients, and three they are at every moment."""
-    scaling: dict[str, Any] = {
+    scaling = {
         "minReplicas": 2,
         "maxReplicas": 6,
         "connectionsPerEdge": 16,
         "scaleDownWindowSeconds": 60,
     }
     edges = f"{RELEASE}-edge"
-    try:
-        with chart.load(log, seconds=STEADY_S + 90, clients=40, rate=20) as load:
-            chart.patch({"spec": {"edges": {"autoscaling": scaling}}})
-            eventually(lambda: len(chart.pods("edge")) == 3, "three edges", timeout_s=90)
-            chart.settle()
-            # A change between two looks would be another generation.
-            before = chart.get("deployment", edges)["metadata"]["generation"]
-            time.sleep(STEADY_S)
-            after = chart.get("deployment", edges)
-            assert (after["metadata"]["generation"], after["spec"]["replicas"]) == (before, 3)
-            assert chart.condition("AutoscalerActive")["reason"] == "Steady"
-            assert_kept(load.report())
-    finally:
-        chart.patch({"spec": {"edges": {"autoscaling": None}}})
+    with (
+        autoscaling(chart, "edges") as scale,
+        chart.load(log, seconds=STEADY_S + 90, clients=40, rate=20) as load,
+    ):
+        scale(scaling)
+        eventually(lambda: len(chart.pods("edge")) == 3, "three edges", timeout_s=90)
+        chart.settle()
+        # A change between two looks would be another generation.
+        before = chart.get("deployment", edges)["metadata"]["generation"]
+        time.sleep(STEADY_S)
+        after = chart.get("deployment", edges)
+        assert (after["metadata"]["generation"], after["spec"]["replicas"]) == (before, 3)
+        assert chart.condition("AutoscalerActive")["reason"] == "Steady"
+        assert_kept(load.report())
 
 
 def use_of_memory(chart: Installation, shard: str) -> float:
@@ -148,12 +159,12 @@ def test_shards_follow_the_load(chart: Installation, log: Path) -> None:
     """Two shards that are nearly full get a third, which takes its share; nothing is lost."""
     scaling = {"minCount": 2, "maxCount": 3, "scaleOutAfterSeconds": 60}
     shards, sent = set(chart.buckets()), dict[str, list[str]]()
-    with backend(chart) as rest:
+    with autoscaling(chart, "shards", count=2) as scale, backend(chart) as rest:
         try:
             with chart.load(log, seconds=240, rate=20) as load:
                 sent = fill(chart, rest)
                 started = time.monotonic()
-                chart.patch({"spec": {"shards": {"autoscaling": scaling}}})
+                scale(scaling)
 
                 def is_shared() -> bool:
                     now = chart.buckets()
@@ -172,6 +183,5 @@ def test_shards_follow_the_load(chart: Installation, log: Path) -> None:
         finally:
             for room in sent:
                 rest.delete(f"/api/rooms/{room}/messages")
-            chart.patch({"spec": {"shards": {"autoscaling": None, "count": 2}}})
-            chart.settle()
+    chart.settle()
     assert set(chart.buckets()) == shards

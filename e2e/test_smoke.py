@@ -13,7 +13,7 @@ import pytest
 import socketio  # type: ignore[import-untyped]  # it has no stubs
 
 from e2e.installation import NAMESPACE, RELEASE, Installation
-from e2e.loaded import assert_kept
+from e2e.loaded import assert_kept, assert_resumed
 from e2e.shell import ROOT, CommandFailed, Shell, eventually
 
 pytestmark = pytest.mark.smoke
@@ -174,7 +174,7 @@ def test_a_deleted_edge_loses_nothing(chart: Installation, log: Path) -> None:
     """An edge's pod is deleted under load: its clients resume elsewhere."""
     with chart.load(log, seconds=25) as load:
         chart.kubectl("delete", "pod", chart.pods("edge")[0], "--wait=false")
-        assert_kept(load.report())
+        assert_resumed(load.report())
 
 
 def test_a_killed_edge_loses_nothing(chart: Installation, log: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_killed_edge_loses_nothing(chart: Installation, log: Path) -> None:
     victim = chart.pods("edge")[0]
     with chart.load(log, seconds=25) as load:
         chart.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
-        assert_kept(load.report())
+        assert_resumed(load.report())
 
 
 def test_a_deleted_primary_loses_nothing(chart: Installation, log: Path) -> None:

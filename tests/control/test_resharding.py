@@ -15,6 +15,7 @@ from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, e
 from roomful.cluster.topology import Topology
 from roomful.control.asking import leave_request
 from roomful.control.spec import ClusterStatus
+from roomful.control.waits import Listener
 from support.users import CONTROLLER
 
 S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
@@ -90,6 +91,25 @@ async def test_a_shard_is_added_and_drained(
     await ask(one, added(fleet, S1))
     await one.until(lambda _: not one.controller.topology.intents.joining)  # type: ignore[union-attr]
     assert S1 not in topology(one).shards
+
+
+async def test_how_long_each_bucket_was_closed_is_told(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """Once for each that moves: those that are pinned, and those that go back for them."""
+    closed: list[float] = []
+    fleet = make_fleet(shards=2, replicas=0)
+    one = control(fleet, listener=Listener(bucket_moved=closed.append))
+    await one.serve()
+    before = topology(one).buckets
+    pinned = topology(one).buckets_of(S1)[:3]
+    await ask(one, *(PinBucket(bucket, S2) for bucket in pinned))
+    await one.until(
+        lambda status: even_on(S1, S2)(status) and set(pinned) <= set(topology(one).buckets_of(S2))
+    )
+    pairs = zip(before, topology(one).buckets, strict=True)
+    assert len(closed) == sum(was != now for was, now in pairs) >= len(pinned)
+    assert all(closed_s > 0 for closed_s in closed)
 
 
 async def test_another_controller_does_not_count_anew_how_long_a_drained_shard_has_had_nothing(
