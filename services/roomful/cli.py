@@ -208,8 +208,12 @@ def _fitting(settings: Settings) -> Settings:
 def _listen(settings: Settings) -> socket.socket:
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # All addresses are those of IPv4, too.
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=4096)
+        return socket.create_server(
+            (host, port), family=family, backlog=4096, dualstack_ipv6=is_dual
+        )
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             why = f"port {port} of {host} is taken by another program: choose another by --port"

@@ -78,17 +78,28 @@ def test_it_says_where_it_is_only_when_it_is_there(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_address_of_ipv6_is_said_as_a_url(tmp_path: Path) -> None:
-    """What it says can be opened as it is."""
-    command = [sys.executable, "-m", "roomful.cli", "serve", "--dev", "--host", "::1"]
+@pytest.mark.parametrize(
+    ("host", "others"),
+    [
+        pytest.param("::1", (), id="one"),
+        pytest.param("::", ("http://[::1]", "http://127.0.0.1"), id="all"),
+    ],
+)
+def test_an_address_of_ipv6_is_said_as_a_url(
+    tmp_path: Path, host: str, others: tuple[str, ...]
+) -> None:
+    """What it says can be opened as it is; and on all addresses are those of IPv4, too."""
+    command = [sys.executable, "-m", "roomful.cli", "serve", "--dev", "--host", host]
+    port = claim_port()
     with subprocess.Popen(
-        [*command, "--port", str(claim_port())], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [*command, "--port", str(port)], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stderr is not None
             said = next(line for line in server.stderr if line.startswith("Roomful is at "))
             url = said.split()[-1]
-            assert httpx.get(f"{url}/readyz", timeout=DEADLINE_S).is_success
+            for one in (url, *(f"{other}:{port}" for other in others)):
+                assert httpx.get(f"{one}/readyz", timeout=DEADLINE_S).is_success
         finally:
             server.terminate()
             server.communicate(timeout=3 * DEADLINE_S)

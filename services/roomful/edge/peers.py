@@ -104,19 +104,25 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+# Addresses for documentation, RFC 5737 and RFC 3849.
+_ELSEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
 def advertised_address(advertise: str, listening: Address) -> Address:
     """Give where others reach this edge: *advertise* if set, else a guess from *listening*."""
     if advertise:
         return parse_address(advertise)
     if listening.host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
         return listening
-    # No packet is sent: this only asks which of our addresses the default route would use.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    for family, somewhere in _ELSEWHERE:
+        # No packet is sent: this only asks which of our addresses the default route would use.
         try:
-            probe.connect(("192.0.2.1", 9))
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((somewhere, 9))
+                return Address(str(probe.getsockname()[0]), listening.port)
         except OSError:
-            return Address("127.0.0.1", listening.port)
-        return Address(str(probe.getsockname()[0]), listening.port)
+            continue
+    return Address("127.0.0.1", listening.port)
 
 
 class Peers:
