@@ -51,3 +51,18 @@ async def test_what_was_written_long_ago_takes_no_memory_from_data(
     assert usage.memory > 0.75
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         fill(primary, value, 12)
+
+
+async def test_a_full_shard_gets_its_next_primary(make_fleet: MakeFleet, control: Control) -> None:
+    """It needs room for a few words, which is no reason to have none that serves what it has."""
+    fleet = make_fleet(shards=1, replicas=1)
+    await control(fleet, acks=1).serve()
+    first, second = fleet.servers
+    second.command("CONFIG", "SET", "maxmemory", 1)
+    first.restart()
+    first.command("CONFIG", "SET", "maxmemory", 1)
+    # Another controller, which has looked after neither before.
+    driven = control(fleet, acks=1, insists=True)
+    await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        fill(fleet.at(driven.record().primary), "x", 1)

@@ -159,4 +159,7 @@ def test_a_full_server_refuses_and_can_be_emptied(primary: RunningServer) -> Non
     calls("leave", [PEOPLE], TERM, 1, "edge1", "c", "alice", 0, 500)
     calls("sweep", [], TERM, 100, 10_000, 500)
     calls("canary", [], TERM, "edge1", "token")
+    calls("revoke", [], TERM, "user:eve", 60_000, "words")
+    calls("take_term", [], "s1", TERM)
+    calls("claim", ["{1}b"], TERM, 1)
     assert calls("drop_session", [SESSION], TERM, 1, 1) == 1

@@ -8,7 +8,7 @@
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
 -- The library is this file and the other functions_*, joined in the order that library.py says.
-local VERSION = 3
+local VERSION = 4
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
   'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology', 'roomful:terms'
@@ -259,14 +259,14 @@ end
 register('roomful_version', function() return VERSION end, 'no-writes')
 
 -- shard, term -> {term, newest offset}; WRONG_SHARD, BAD_TERM. Repeating it changes nothing.
-register('roomful_v1_take_term', take_term)
+register('roomful_v1_take_term', take_term, 'allow-oom')
 
 -- term -> {newest offset, {offset a term began after, newest offset before it that was kept, ...}},
 -- in any order, as strings.
 register('roomful_v1_terms', terms, 'no-writes')
 
 -- KEYS {b}b...; term, version -> the records after it. Only what is NONE becomes OWNED.
-register('roomful_v1_claim', claim)
+register('roomful_v1_claim', claim, 'allow-oom')
 
 -- KEYS {b}b... -> the records, as they come to now.
 register('roomful_v1_buckets', buckets, 'no-writes')

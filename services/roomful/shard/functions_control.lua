@@ -45,7 +45,7 @@ local function revocations(_, args)
 end
 
 -- term, subject, ttl_ms (an earlier end does not shorten it), words -> how many heard it. Publishes words on roomful:control. Above MAX_REVOCATIONS the soonest to lapse goes.
-register('roomful_v1_revoke', revoke)
+register('roomful_v1_revoke', revoke, 'allow-oom')
 
 -- term, cursor ('0' begins), count (about) -> {cursor of the next page ('0': no more), words,
 -- ttl_ms, ...}. What is kept throughout comes at least once.
