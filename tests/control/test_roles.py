@@ -11,6 +11,7 @@ from control.driving import Driven
 from control.servers import Fleet
 from roomful.cluster.topology import Address
 from roomful.control.view import Phase
+from support.deadline import until
 
 MakeFleet = Callable[..., Fleet]
 Control = Callable[..., Driven]
@@ -203,3 +204,19 @@ async def test_a_server_that_speaks_something_else_is_told_of(
     status = await driven.once()
     assert status.unreachable.keys() == {Address("127.0.0.1", 1)}
     assert driven.shard().phase is Phase.STARTING
+
+
+async def test_functions_that_were_flushed_are_loaded_again(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """Somebody cleared a primary's functions: it is the same process, and serves as before."""
+    fleet = make_fleet(shards=1, replicas=1)
+    driven = control(fleet, acks=1)
+    await driven.serve()
+    await driven.once()
+    primary, replica = fleet.servers
+    primary.command("FUNCTION", "FLUSH")
+    await driven.once()
+    assert primary.command("FCALL_RO", "roomful_v1_buckets", 1, "{0}b") == [b"OWNED 1"]
+    await until(lambda: replica.command("FUNCTION", "LIST") != [])
+    assert driven.record().term == 1

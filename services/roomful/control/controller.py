@@ -47,7 +47,6 @@ __all__ = ["Controller"]
 
 logger = logging.getLogger("roomful.control")
 
-
 STEPS: Final = 16
 """More than a succession has, with some patience for replicas; the rest is for the next pass."""
 
@@ -301,8 +300,9 @@ class Controller:
         owned = Owned.of(topology, view.name)
         if view.is_alive(record):
             self._waits.meet(view.name)
-            token = (view.seen[record.primary].run_id, record.replicas)
-            is_new = self._tended.get(view.name) != token
+            primary = view.seen[record.primary]
+            token = (primary.run_id, record.replicas)
+            is_new = self._tended.get(view.name) != token or not primary.has_functions
             changed = await tend_shard(view, self._servers, record, owned, is_new=is_new)
             self._tended[view.name] = token
             return changed

@@ -93,6 +93,8 @@ class Observation:
     """How many keys its data has."""
     is_loading: bool = False
     """Whether it still reads its file; it answers little else meanwhile."""
+    has_functions: bool = True
+    """Whether it has the library, of whatever version; a server that cannot say so yet may."""
     state: ShardState = ShardState()
 
     @property

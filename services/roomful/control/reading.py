@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from redis.exceptions import ResponseError
-
 from roomful.cluster.bucket_facts import BadRecord, RecordState, parse_record
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS
@@ -103,7 +101,7 @@ async def read_cluster(
         try:
             seen[address] = await server.observe()
             return await server.topology() if seen[address].state.generation else None
-        except (ServerUnreachable, BadTopology, ResponseError) as exc:
+        except (ServerUnreachable, BadTopology, OrderRefused) as exc:
             unreachable[address] = getattr(exc, "why", str(exc))
             return None
         finally:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import ResponseError
@@ -35,7 +36,7 @@ from roomful.control.observation import (
 )
 from roomful.control.sealed import SEALED
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.library import Installed, install_library
+from roomful.shard.library import LIBRARY_NAME, Installed, install_library
 from roomful.shard.users import Role, user_rules
 
 __all__ = ["LEAD_S", "OrderRefused", "Server", "Users"]
@@ -54,6 +55,7 @@ TERMS: Final = ("HGETALL", "roomful:terms")
 GENERATION: Final = ("HGET", "roomful:topology", "generation")
 REQUESTS: Final = "roomful:requests"
 WAITING: Final = ("HLEN", REQUESTS)
+LIBRARY: Final = ("FCALL_RO", f"{LIBRARY_NAME}_version", 0)
 MAX_REQUESTS: Final = 100
 
 
@@ -117,17 +119,21 @@ class Server:
             insists: whether to take the lead from a controller that is at work.
         """
         link = await self._connected()
-        replies = await link.pipeline([LIST, INFO, SHARD, GENERATION, TERMS, WAITING])
-        clients, text, *kept = replies
+        commands = [LIST, INFO, LIBRARY, SHARD, GENERATION, TERMS, WAITING]
+        clients, text, library, *kept = await link.pipeline(commands)
         if isinstance(clients, ResponseError):
             raise ServerUnreachable(self.address, f"does not say who is connected: {clients}")
         if isinstance(text, ResponseError):
             raise ServerUnreachable(self.address, f"does not say what it is: {text}")
         await self._settle_lead(link, clients.decode(), insists=insists)
         is_known = not any(isinstance(reply, ResponseError) for reply in kept)
-        state = parse_shard_state(*kept) if is_known else ShardState()
+        has_functions = "function not found" not in str(library).lower()
         try:
-            return parse_observation(self.address, parse_info(text.decode()), state)
+            state = parse_shard_state(*kept) if is_known else ShardState()
+            info = parse_info(text.decode())
+            return replace(
+                parse_observation(self.address, info, state), has_functions=has_functions
+            )
         except (KeyError, ValueError) as exc:
             why = f"is neither Redis 7 nor Valkey 8: {exc!r}"
             raise ServerUnreachable(self.address, why) from exc
@@ -143,8 +149,7 @@ class Server:
         Raises:
             BadTopology: it keeps something else.
         """
-        link = await self._connected()
-        document = await link.execute_command("HGET", "roomful:topology", "document")
+        document = await self._ask("HGET", "roomful:topology", "document")
         return None if document is None else decode_topology(document)
 
     async def records(self, buckets: Sequence[int]) -> list[str]:
