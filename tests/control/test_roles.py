@@ -220,3 +220,19 @@ async def test_functions_that_were_flushed_are_loaded_again(
     assert primary.command("FCALL_RO", "roomful_v1_buckets", 1, "{0}b") == [b"OWNED 1"]
     await until(lambda: replica.command("FUNCTION", "LIST") != [])
     assert driven.record().term == 1
+
+
+async def test_a_controller_that_waits_outlives_a_server_that_answers_with_rubbish(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """Else there would be none when the one that leads is gone."""
+    fleet = make_fleet(shards=1, replicas=0)
+    leading, waiting = control(fleet), control(fleet)
+    await leading.serve()
+    fleet.servers[0].command("HSET", "roomful:topology", "generation", 9, "document", "rubbish")
+    assert not (await waiting.once()).is_leading
+    assert (await leading.once()).is_leading
+    fleet.servers[0].command("RENAME", "roomful:topology", "rubbish")
+    fleet.servers[0].command("SET", "roomful:topology", "rubbish")
+    assert not (await waiting.once()).is_leading
+    assert (await leading.once()).is_leading

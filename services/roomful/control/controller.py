@@ -123,7 +123,8 @@ class Controller:
         if not await self._survey.leads(seen):
             await self._resharding.aclose()
             self._waits.forget()
-            await self._read_topology(seen)
+            with suppress(ServerUnreachable, OrderRefused, BadTopology):
+                await self._read_topology(seen)
             self.status = ClusterStatus(False, self.topology, {}, unreachable)
             return self.status
         await self._admit(seen)
