@@ -84,6 +84,23 @@ async def test_after_a_power_cut_no_offset_is_given_twice(
     await asyncio.gather(first.stop(), second.stop(), third.stop())
 
 
+@pytest.mark.parametrize("count", [0, 5])
+async def test_a_journal_without_its_database_is_taken_over(tmp_path: Path, count: int) -> None:
+    """As after a power cut that took what was first written there: all that was kept is there."""
+    first = Process(tmp_path / "one")
+    stored = await store(first.shard, *(make_envelope("a", str(n)) for n in range(count)))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for path in (tmp_path / "two").glob("*.sqlite3*"):
+        path.unlink()
+    second = Process(tmp_path / "two")
+    (newer,) = await store(second.shard, make_envelope("a", "new"))
+    assert all(newer.offset > one.offset for one in stored)
+    page = await second.archive.archive.page(A, before=None, after=None, limit=50)
+    assert [entry.envelope.id for entry in page.entries] == [*map(str, range(count)), "new"]
+    await first.stop()
+    await second.stop()
+
+
 async def test_what_the_hot_log_lost_is_a_hole_and_in_the_archive(tmp_path: Path) -> None:
     """The next process does not claim more than it has, and the archive has the rest."""
     log = LogLimits(total_bytes=2000)

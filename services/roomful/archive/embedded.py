@@ -100,7 +100,7 @@ class EmbeddedArchive:
         connection = connect(self._path)
         boot = sqlite_sessions.running_since()
         try:
-            self._move_journal(connection)
+            self._move_journal(connection, shard.name if handed is None else handed.name)
             row = connection.execute("SELECT name, newest, boot FROM shard").fetchone()
             if handed is not None and (row is None or _is_newest(handed, *row[:2])):
                 self._adopt(connection, handed, row[1] if row else 0)
@@ -124,10 +124,19 @@ class EmbeddedArchive:
         self.archive.settled = self.journal.moved_past
         shard.write_to(self.journal)
 
-    def _move_journal(self, connection: sqlite3.Connection) -> None:
-        """Move what the last process had no time for."""
+    def _move_journal(self, connection: sqlite3.Connection, new_name: ShardName) -> None:
+        """
+        Move what the last process had no time for.
+
+        Args:
+            new_name: the shard's, where the database does not know it: a power cut has taken the
+                first that was written there, or a person the database.
+        """
         paths = sorted(self._files.glob("*.journal"))
         row = connection.execute("SELECT name FROM shard").fetchone()
+        if paths and row is None:
+            connection.execute("INSERT INTO shard VALUES (?, 0, '')", (new_name,))
+            row = (new_name,)
         for path in paths:
             entries: list[Entry] = []
             changes: dict[str, SessionChange] = {}
