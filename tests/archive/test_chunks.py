@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roomful.archive.sqlite_chunks import (
@@ -42,7 +42,6 @@ batches = st.lists(
 
 
 @given(batches, st.integers(-1, 900), st.integers(0, 900))
-@settings(deadline=None)
 def test_a_room_is_each_message_once_in_order(
     written: list[tuple[ShardName, RoomId, int, int, int, int]], after: int, before: int
 ) -> None:

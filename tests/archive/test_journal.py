@@ -72,7 +72,7 @@ def test_what_has_no_rows_stays_in_its_files(tmp_path: Path) -> None:
     assert read == WRITTEN
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(cut=st.integers(0, 1000), junk=st.binary(max_size=20))
 def test_a_file_that_was_cut_off_gives_what_is_whole(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roomful.cluster.autoscale import (
@@ -199,7 +199,6 @@ def test_who_has_just_begun_takes_nothing_away() -> None:
     assert decision.count == 5
 
 
-@settings(deadline=None)  # a loaded machine is no fault
 @given(
     connections=st.integers(0, 100_000),
     current=st.integers(1, 60),
@@ -263,7 +262,6 @@ def test_new_edges_get_their_share() -> None:
     assert sum(final) == 2000
 
 
-@settings(deadline=None)  # a loaded machine is no fault
 @given(loads=st.lists(st.integers(0, 3000), min_size=2, max_size=8))
 def test_shedding_always_ends(loads: list[int]) -> None:
     """Whatever the loads, shedding comes to an end; nobody is moved for ever."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roomful.cluster.autoscale_shards import (
@@ -73,7 +73,6 @@ def test_empty_shards_go_after_an_hour() -> None:
     assert decided(loads(0.3, 0.2), after_s=SHARD_IN_AFTER_S).count == 2
 
 
-@settings(deadline=None)  # a loaded machine is no fault
 @given(
     total=st.floats(0, 8),
     skew=st.lists(st.floats(0.01, 1), min_size=8, max_size=8),

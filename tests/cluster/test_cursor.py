@@ -21,21 +21,18 @@ OFFSETS = st.integers(0, 2**63)
 POSITIONS = st.dictionaries(NAMES, OFFSETS, max_size=8)
 
 
-@settings(deadline=None)
 @given(POSITIONS)
 def test_a_cursor_reads_back(positions: dict[ShardName, int]) -> None:
     """Whatever the shards and offsets."""
     assert decode_cursor(encode_cursor(positions)) == positions
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, OFFSETS), max_size=6, unique_by=lambda pair: pair[0]))
 def test_the_same_positions_are_the_same_cursor(pairs: list[tuple[ShardName, int]]) -> None:
     """In whatever order the shards were met."""
     assert encode_cursor(dict(pairs)) == encode_cursor(dict(reversed(pairs)))
 
 
-@settings(deadline=None)
 @given(POSITIONS)
 def test_a_cursor_needs_no_escaping(positions: dict[ShardName, int]) -> None:
     """Neither in JSON nor in a URL: it is written into both as it is."""
@@ -80,7 +77,7 @@ def test_bad_cursors(cursor: str) -> None:
         decode_cursor(cursor)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.text(max_size=40)
     | st.text("ab0f.-", max_size=20)
@@ -133,4 +130,4 @@ class VectorModel(RuleBasedStateMachine):
 
 
 TestVectorModel = VectorModel.TestCase
-TestVectorModel.settings = settings(deadline=None, max_examples=80)
+TestVectorModel.settings = settings(max_examples=80)

@@ -310,7 +310,6 @@ def test_whatever_breaks_nothing_acknowledged_is_lost() -> None:
         settings=settings(
             max_examples=int(os.environ.get("ROOMFUL_TEST_EXAMPLES", "150")),
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -348,7 +347,6 @@ def test_without_a_guard_an_acknowledged_message_is_lost(
             settings=settings(
                 max_examples=5000,
                 stateful_step_count=40,
-                deadline=None,
                 derandomize=True,
                 database=None,
                 phases=[Phase.generate],

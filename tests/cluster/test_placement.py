@@ -108,7 +108,7 @@ def test_names_that_apps_use_are_spread_evenly(names: Iterator[str]) -> None:
     assert unevenness(names) < 1.25
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     prefix=st.text(max_size=20),
     digits=st.sampled_from(["{}", "{:x}", "{:08}", "{:08x}"]),
@@ -123,7 +123,6 @@ def test_numbered_names_are_spread_evenly(prefix: str, digits: str, step: int, s
     assert unevenness(names) < 1.5
 
 
-@settings(deadline=None)
 @given(changes())
 def test_shares_are_within_one_of_even(change: tuple[list[ShardName], Map]) -> None:
     """No shard has more than one bucket above another, whatever the map was."""
@@ -132,7 +131,6 @@ def test_shares_are_within_one_of_even(change: tuple[list[ShardName], Map]) -> N
     assert is_even(shards, place(shards, current))
 
 
-@settings(deadline=None)
 @given(changes(), st.data())
 def test_a_pinned_bucket_is_where_it_was_put(
     change: tuple[list[ShardName], Map], data: st.DataObject
@@ -156,7 +154,6 @@ def test_a_pinned_bucket_is_where_it_was_put(
     assert place(shards, partly, pins) == wanted
 
 
-@settings(deadline=None)
 @given(changes())
 def test_a_plan_has_the_fewest_moves(change: tuple[list[ShardName], Map]) -> None:
     """A shard can keep its even share, and one more if there is one more for it: all do."""
@@ -169,7 +166,7 @@ def test_a_plan_has_the_fewest_moves(change: tuple[list[ShardName], Map]) -> Non
     assert moved(current, place(shards, current)) == len(current) - can_stay
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(data=st.data(), shards=st.lists(NAMES, min_size=1, max_size=3, unique=True))
 def test_no_even_map_is_nearer(data: st.DataObject, shards: list[ShardName]) -> None:
     """Compared with every even map there is."""
@@ -180,7 +177,6 @@ def test_no_even_map_is_nearer(data: st.DataObject, shards: list[ShardName]) -> 
     assert moved(current, place(shards, current)) == min(moved(current, map_) for map_ in even)
 
 
-@settings(deadline=None)
 @given(changes())
 def test_a_bucket_moves_only_for_a_reason(change: tuple[list[ShardName], Map]) -> None:
     """Its owner leaves, or has too many; and who has too many is given nothing."""
@@ -195,7 +191,6 @@ def test_a_bucket_moves_only_for_a_reason(change: tuple[list[ShardName], Map]) -
         assert current.count(name) > wanted.count(name)
 
 
-@settings(deadline=None)
 @given(changes(), st.randoms(use_true_random=False))
 def test_the_same_question_has_one_answer(
     change: tuple[list[ShardName], Map], random: Random
@@ -207,7 +202,6 @@ def test_the_same_question_has_one_answer(
     assert place(again, list(current)) == place(shards, current)
 
 
-@settings(deadline=None)
 @given(changes(), st.data())
 def test_a_plan_cut_short_is_found_again(
     change: tuple[list[ShardName], Map], data: st.DataObject
@@ -225,7 +219,6 @@ def test_a_plan_cut_short_is_found_again(
     assert place(shards, wanted) == wanted
 
 
-@settings(deadline=None)
 @given(changes())
 def test_moves_lead_from_one_map_to_the_other(change: tuple[list[ShardName], Map]) -> None:
     """Each bucket with an owner that changes moves once; there is no other move."""

@@ -212,7 +212,7 @@ def worlds() -> st.SearchStrategy[World]:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(worlds(), st.integers(0, 120))
 def test_every_history_ends_with_one_owner_that_has_everything(world: World, events: int) -> None:
     """Controllers die at any step, shards fail over or are unseen, people change their minds."""
@@ -233,7 +233,7 @@ def test_every_history_ends_with_one_owner_that_has_everything(world: World, eve
             assert shard == owner or server.stored[bucket] == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(worlds())
 def test_nothing_moves_twice(world: World) -> None:
     """Undisturbed, each bucket that has to moves once, and the same facts give the same plan."""
@@ -247,7 +247,7 @@ def test_nothing_moves_twice(world: World) -> None:
     assert world.begun == needed
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(worlds(), st.integers(0, 30))
 def test_what_was_ordered_is_not_ordered_again(world: World, events: int) -> None:
     """The mending of a pass leaves nothing of it to the next."""

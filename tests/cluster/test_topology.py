@@ -79,7 +79,6 @@ def document() -> dict[str, Any]:
     return value
 
 
-@settings(deadline=None)
 @given(topologies())
 def test_a_topology_reads_back(topology: Topology) -> None:
     """From bytes and from text."""
@@ -89,7 +88,7 @@ def test_a_topology_reads_back(topology: Topology) -> None:
     assert decode_topology(encoded.decode()) == topology
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(topologies())
 def test_the_same_topology_is_the_same_bytes(topology: Topology) -> None:
     """In whatever order its shards were added, so copies can be compared as they are."""
@@ -98,7 +97,7 @@ def test_the_same_topology_is_the_same_bytes(topology: Topology) -> None:
     assert encode_topology(turned) == encode_topology(topology)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(topologies(), st.text(max_size=20))
 def test_a_room_is_on_the_shard_that_owns_its_bucket(topology: Topology, room: str) -> None:
     """And a shard's buckets are those whose rooms are on it."""
@@ -108,7 +107,7 @@ def test_a_room_is_on_the_shard_that_owns_its_bucket(topology: Topology, room: s
     assert bucket_of(room) in topology.buckets_of(shard)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(topologies())
 def test_shards_share_out_all_buckets(topology: Topology) -> None:
     """Each bucket is in exactly one shard's list, in order."""
@@ -123,7 +122,6 @@ def test_a_shard_that_is_not_known_owns_nothing() -> None:
     assert two_shards().buckets_of(ShardName("gone")) == ()
 
 
-@settings(deadline=None)
 @given(st.integers(1, MAX_COUNT), st.integers(1, MAX_COUNT))
 def test_the_higher_generation_is_newer(one: int, other: int) -> None:
     """Nothing else counts, and nothing is newer than itself."""
@@ -358,7 +356,6 @@ def test_what_is_no_topology_is_refused(text: bytes) -> None:
         decode_topology(text)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_document_cut_or_changed_is_whole_or_refused(data: st.DataObject) -> None:
     """Any bytes give a valid topology or a BadTopology."""

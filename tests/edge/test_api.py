@@ -367,7 +367,6 @@ def test_names_are_described_as_they_are_checked(document: dict[str, Any]) -> No
 
 CHECKED = settings(
     max_examples=12,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
@@ -431,7 +430,7 @@ def test_requests_made_from_the_description(
     check()
 
 
-@settings(deadline=None, max_examples=30, derandomize=True, database=None)
+@settings(max_examples=30, derandomize=True, database=None)
 @given(data=st.binary(max_size=60), path=st.sampled_from([path for path, _ in POSTS]))
 def test_any_body_is_answered(server: Server, data: bytes, path: str) -> None:
     """Bytes that are nothing in particular: a refusal with its code."""

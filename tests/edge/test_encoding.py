@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.strategies import JSON_VALUES, JsonValue
@@ -60,7 +60,6 @@ def fields_of(entry: Entry, event: str, content: Any) -> dict[str, Any]:
     return {**common, "roomId": envelope.room, "event": event, "data": content}
 
 
-@settings(deadline=None)
 @given(wire=SOCKET_WIRES, event=EVENTS, content=JSON_VALUES, blobs=BLOBS, room=NAMES, user=NAMES)
 def test_socketio_members(
     wire: Wire, event: str, content: JsonValue, blobs: list[bytes], room: str, user: str
@@ -79,7 +78,6 @@ def test_socketio_members(
     assert more == ([CURSOR.decode()] if wire is Wire.CURSOR else [])
 
 
-@settings(deadline=None)
 @given(event=EVENTS, content=JSON_VALUES, blobs=BLOBS, room=NAMES, user=NAMES)
 def test_plain_json_members(
     event: str, content: JsonValue, blobs: list[bytes], room: str, user: str
@@ -92,7 +90,6 @@ def test_plain_json_members(
     assert json.loads(text) == {"type": kind, "cursor": CURSOR.decode(), **fields}
 
 
-@settings(deadline=None)
 @given(
     items=st.lists(st.tuples(EVENTS, JSON_VALUES, BLOBS), max_size=3),
     following=st.none() | st.integers(0, 2**53),
@@ -111,7 +108,6 @@ def test_pages_of_history(
     }
 
 
-@settings(deadline=None)
 @given(wire=WIRES, event=NAMES, body=st.dictionaries(NAMES, JSON_VALUES, max_size=3))
 def test_events_that_are_not_stored(wire: Wire, event: str, body: dict[str, JsonValue]) -> None:
     """They end in an object: a stock client takes any string at the end for a cursor."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.world import FakeTransport, make_settings
@@ -96,7 +96,6 @@ PACKETS = st.binary(max_size=30).map(lambda data: b"4" + data.hex().encode())
 MAIL = st.lists(PACKETS | st.binary(max_size=40).map(Binary), max_size=12)
 
 
-@settings(deadline=None)
 @given(mail=MAIL, max_bytes=st.integers(1, 200))
 def test_mail_comes_whole_in_order_and_in_bounds(mail: list[bytes], max_bytes: int) -> None:
     """Poll after poll, each within its bytes unless one packet alone is larger."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.world import split_frames
@@ -427,7 +427,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_each_member_hears_what_came_while_it_was_in(steps: list[tuple[str, int, str]]) -> None:
     """Against a model: for each member and room, since when it hears or collects."""

@@ -46,7 +46,7 @@ async def make_edge(
     return edge, sink.entries
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rooms=st.lists(st.sampled_from("ab"), max_size=30),
     kept=st.integers(1, 10),
@@ -83,7 +83,7 @@ def test_pages_are_the_whole_room_once(
     asyncio.run(walk())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rooms=st.lists(st.sampled_from("ab"), max_size=30),
     kept=st.integers(1, 10),

@@ -22,7 +22,7 @@ from shard.clock import run, settle
 
 
 @pytest.mark.parametrize("shards", ["a", "ab"])
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(schedule=SCHEDULE, page_messages=PAGES)
 def test_nothing_is_lost_and_nothing_comes_twice(
     shards: str, schedule: Schedule, page_messages: int
@@ -31,35 +31,35 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     check(schedule, shards=shards, page_messages=page_messages)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(schedule=SCHEDULE, page_messages=PAGES)
 def test_the_same_where_only_held_rooms_are_heard(schedule: Schedule, page_messages: int) -> None:
     """On shards whose stream tells an edge only of the rooms that it holds."""
     check(schedule, hears_all=False, page_messages=page_messages)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(schedule=MOVING, page_messages=PAGES)
 def test_the_same_while_rooms_move(schedule: Schedule, page_messages: int) -> None:
     """From shard to shard and back; edges hear of it late, and some cannot hear it to the end."""
     check(schedule, hears_all=False, page_messages=page_messages)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedule=MOVING, kept=st.integers(1, 6))
 def test_a_hole_is_told_while_rooms_move(schedule: Schedule, kept: int) -> None:
     """With logs so short that they may not reach back, wherever they are then."""
     check(schedule, hears_all=False, page_messages=2, kept=kept)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedule=SCHEDULE, page_messages=PAGES)
 def test_the_same_while_the_transport_is_upgraded(schedule: Schedule, page_messages: int) -> None:
     """With a client that begins on polling and goes over to a WebSocket whenever it likes."""
     check(schedule, upgrades=True, page_messages=page_messages)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedule=SCHEDULE, waiting=st.integers(0, 2))
 def test_the_same_when_more_comes_than_can_be_collected(schedule: Schedule, waiting: int) -> None:
     """What does not fit behind the barrier is read again."""
@@ -69,7 +69,7 @@ def test_the_same_when_more_comes_than_can_be_collected(schedule: Schedule, wait
 
 
 @pytest.mark.parametrize("shards", ["a", "ab"])
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedule=SCHEDULE, kept=st.integers(1, 6))
 def test_a_hole_is_told_and_never_passed_over(shards: str, schedule: Schedule, kept: int) -> None:
     """With logs so short that they may not reach back: then the session begins anew."""

@@ -113,7 +113,7 @@ def test_which_wins(config: Path) -> None:
     assert (loaded.port, loaded.limits.payload_bytes, loaded.auth.issuer) == (3333, 3000, "me")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.sampled_from(KEYS))
 def test_every_key_has_one_variable(key: str) -> None:
     """ROOMFUL_, upper case, and no two keys share one."""

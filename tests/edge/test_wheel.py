@@ -42,7 +42,7 @@ class Item:
         return delay_s
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tick_s=TICKS, items=st.lists(st.lists(DELAYS, min_size=1, max_size=4), max_size=5))
 def test_items_are_called_up_to_a_tick_early_and_never_late(
     tick_s: float, items: list[list[float]]
@@ -68,7 +68,7 @@ def test_items_are_called_up_to_a_tick_early_and_never_late(
     run(check())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(tick_s=TICKS, blocked_s=st.floats(0, 20), delays=st.lists(DELAYS, min_size=1, max_size=6))
 def test_a_loop_that_was_blocked_serves_all_that_is_due(
     tick_s: float, blocked_s: float, delays: list[float]

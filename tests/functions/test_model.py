@@ -380,7 +380,6 @@ def test_the_shard_does_what_the_model_says(running: RunningServer) -> None:
         settings=settings(
             max_examples=40,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -114,7 +114,6 @@ def test_its_age_is_that_of_the_oldest(server: RunningServer, shard: Calls) -> N
 
 
 @settings(
-    deadline=None,
     max_examples=30,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -434,7 +434,6 @@ def test_travels(servers: dict[str, RunningServer]) -> None:
         settings=settings(
             max_examples=100,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -11,7 +11,7 @@ from edge.resuming import PAGES, SCHEDULE, Schedule, check
 from shard.models import LogModel, ShardModel
 
 pytestmark = pytest.mark.long
-LONG = settings(deadline=None, max_examples=5_000, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=5_000, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("model", [LogModel, ShardModel])

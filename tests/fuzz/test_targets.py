@@ -20,7 +20,7 @@ INPUTS |= st.lists(NOT_QUITE | st.binary(max_size=9), max_size=6).map(b"\xff".jo
 
 
 @pytest.mark.parametrize("target", list(TARGETS.values()), ids=list(TARGETS))
-@settings(deadline=None, max_examples=200, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(data=INPUTS)
 def test_target(target: Target, data: bytes) -> None:
     """No input breaks what the target promises."""
@@ -29,7 +29,7 @@ def test_target(target: Target, data: bytes) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("target", list(TARGETS.values()), ids=list(TARGETS))
-@settings(deadline=None, max_examples=50_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50_000, suppress_health_check=list(HealthCheck))
 @given(data=INPUTS)
 def test_target_for_long(target: Target, data: bytes) -> None:
     """No input breaks what the target promises."""

@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kube.objects import applied, cluster, found, plan, settled
@@ -27,7 +27,6 @@ from roomful_operator.reconcile import (
 ARCHIVE = {"dsn": {"name": "postgres", "key": "uri"}}
 
 
-@settings(deadline=None)  # a loaded machine is no fault
 @given(
     spec=st.fixed_dictionaries(
         {

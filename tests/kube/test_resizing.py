@@ -169,7 +169,7 @@ class World:
         )
 
 
-@settings(deadline=None, max_examples=20)  # a loaded machine is no fault
+@settings(max_examples=20)  # a loaded machine is no fault
 @given(
     history=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 400), st.booleans()), max_size=8),
     wanted=st.integers(1, 5),

@@ -92,7 +92,6 @@ TEXT_PACKETS = st.tuples(st.sampled_from(b"0123456"), st.text(max_size=20)).map(
 BINARY_PACKETS = st.binary(max_size=40).map(Binary)
 
 
-@settings(deadline=None)
 @given(st.lists(TEXT_PACKETS | BINARY_PACKETS, min_size=1, max_size=8))
 def test_payload_round_trip(packets: list[bytes]) -> None:
     """Whatever the packets, decoding gives back what was encoded, binary as binary."""
@@ -101,7 +100,7 @@ def test_payload_round_trip(packets: list[bytes]) -> None:
     assert kinds(decoded) == kinds(packets)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=60) | ANY_TEXT | NOT_QUITE)
 def test_any_body_decodes_or_is_a_bad_packet(body: bytes) -> None:
     """Nothing else is raised, and what decodes is what came."""
@@ -113,7 +112,6 @@ def test_any_body_decodes_or_is_a_bad_packet(body: bytes) -> None:
     assert decode_payload(encode_payload(packets)) == packets
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=4))
 def test_type_of_anything(packet: bytes) -> None:
     """A digit from 0 to 6 says the type, all else is BadPacket."""
@@ -216,7 +214,6 @@ FIELDS = st.sampled_from(["EIO", "transport", "sid", "t", ""])
 VALUES = st.sampled_from(["4", "3", "polling", "websocket", "", "x"]) | st.text(max_size=5)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(FIELDS, VALUES))
 def test_any_query_is_a_handshake_or_refused(query: dict[str, str]) -> None:
     """Nothing else is raised; what is taken says version 4 and a transport that is known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roomful.protocol.engineio import Binary
@@ -42,7 +42,6 @@ def test_lengths(kind: type[bytes], opcode: int, length: int) -> None:
 MESSAGES = st.binary(max_size=300) | st.binary(max_size=300).map(Binary)
 
 
-@settings(deadline=None)
 @given(st.lists(MESSAGES, max_size=6))
 def test_frames_are_those_of_each(messages: list[bytes]) -> None:
     """Joined frames are the messages, in order, each with its kind."""
@@ -56,7 +55,6 @@ def test_ping() -> None:
     assert read_frames(PING) == [(PING_OPCODE, b"")]
 
 
-@settings(deadline=None)
 @given(code=st.integers(1000, 4999), reason=st.text(st.characters(), max_size=200))
 def test_close_frames(code: int, reason: str) -> None:
     """A close frame has its code, at most 125 bytes, and a reason that is valid UTF-8."""

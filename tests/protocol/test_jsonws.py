@@ -14,7 +14,6 @@ from roomful.protocol.jsonws import RefusedWithRef, encode_ack, encode_event, pa
 from roomful.protocol.operations import Operation, SetPresence
 
 
-@settings(deadline=None)
 @given(JSON_VALUES)
 def test_a_ref_comes_back_as_it_was(ref: JsonValue) -> None:
     """Any JSON may be a ref, null too; the ack has it byte by byte."""
@@ -32,7 +31,6 @@ def test_without_ref_no_ack_is_wanted() -> None:
     assert parse(b'{"type":"presence","status":"s","ref":null}')[1] == b"null"
 
 
-@settings(deadline=None)
 @given(ref=JSON_VALUES, name=st.sampled_from(["presence", "nonsense"]))
 def test_a_refusal_has_the_ref(ref: JsonValue, name: str) -> None:
     """Whether the operation is unknown or its fields are wrong."""
@@ -75,7 +73,7 @@ def test_what_is_no_message(payload: bytes) -> None:
         parse(payload)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     st.binary(max_size=60) | ANY_TEXT | NOT_QUITE | json_objects().map(json.dumps).map(str.encode)
 )
@@ -93,7 +91,6 @@ def test_any_payload_is_an_operation_or_said_no_to(payload: bytes) -> None:
         json.loads(ref)
 
 
-@settings(deadline=None)
 @given(name=st.text(max_size=20), body=json_objects())
 def test_events(name: str, body: dict[str, JsonValue]) -> None:
     """The members of the body beside the name; an empty body too."""

@@ -224,7 +224,6 @@ def test_what_only_lenient_readers_read_is_refused(value: bytes) -> None:
 # Data ------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(value=JSON_VALUES, indent=st.sampled_from([None, 1]), is_ascii=st.booleans())
 def test_data_goes_through_as_it_came(value: JsonValue, indent: int | None, is_ascii: bool) -> None:
     """Byte by byte: key order, spaces, escapes, digits of numbers."""
@@ -237,7 +236,7 @@ def test_data_goes_through_as_it_came(value: JsonValue, indent: int | None, is_a
     assert bytes(parsed.data) == data
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(data=st.binary(max_size=30) | ANY_TEXT | NOT_QUITE)
 def test_data_that_is_taken_is_json(data: bytes) -> None:
     """It goes to others unread, so it must be JSON that any of them can read."""
@@ -250,7 +249,7 @@ def test_data_that_is_taken_is_json(data: bytes) -> None:
     bytes(parsed.content).decode()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.binary(max_size=60) | ANY_TEXT | NOT_QUITE)
 def test_any_event_is_an_operation_or_said_no_to(body: bytes) -> None:
     """Nothing else is raised."""
@@ -283,7 +282,6 @@ def test_clean_names(name: str) -> None:
     assert is_clean(name)
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=5),
     st.characters(categories=["Cc", "Cs"]),

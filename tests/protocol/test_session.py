@@ -190,7 +190,7 @@ EVENT_HEADS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(EVENT_HEADS | ANY_TEXT | NOT_QUITE)
 def test_the_short_way_reads_events_as_the_codec_does(payload: bytes) -> None:
     """A connected session looks at most events without the codec; it must not see another thing."""
@@ -370,4 +370,4 @@ class AnySession(RuleBasedStateMachine):
 
 
 TestAnySession = AnySession.TestCase
-TestAnySession.settings = settings(deadline=None, max_examples=60)
+TestAnySession.settings = settings(max_examples=60)

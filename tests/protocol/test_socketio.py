@@ -138,7 +138,6 @@ NAMESPACES = st.text(st.characters(exclude_characters=",", exclude_categories=["
 ACK_IDS = st.none() | st.integers(0, 10**18 - 1)
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from([P.EVENT, P.ACK, P.BINARY_EVENT, P.BINARY_ACK]),
     namespace=NAMESPACES,
@@ -163,7 +162,7 @@ def test_events_and_acks_round_trip(
     assert decode(text + body) == Packet(kind, namespace, ack_id, body, count if is_binary else 0)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(ANY_TEXT | NOT_QUITE)
 def test_any_text_decodes_or_is_a_bad_packet(payload: bytes) -> None:
     """Nothing else is raised, and a packet's parts are all parts of what came."""
@@ -291,7 +290,6 @@ def test_placeholders_that_do_not_fit(content: Any, attachments: int) -> None:
         check_placeholders(json.dumps(content).encode(), attachments)
 
 
-@settings(deadline=None)
 @given(shape=JSON_VALUES, blobs=st.lists(st.binary(max_size=9), min_size=1, max_size=3))
 def test_inlined_attachments_are_in_place(shape: JsonValue, blobs: list[bytes]) -> None:
     """Where a placeholder was there is `$binary` with its base64, and nothing else changes."""

@@ -7,6 +7,6 @@ from hypothesis import settings
 from shard.models import LogModel, ShardModel
 
 TestLogModel = LogModel.TestCase
-TestLogModel.settings = settings(deadline=None, max_examples=80, stateful_step_count=40)
+TestLogModel.settings = settings(max_examples=80, stateful_step_count=40)
 TestShardModel = ShardModel.TestCase
-TestShardModel.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)
+TestShardModel.settings = settings(max_examples=60, stateful_step_count=20)

@@ -173,7 +173,7 @@ def test_no_directory_is_no_snapshot(tmp_path: Path) -> None:
     assert Snapshot.of(str(tmp_path), 8080) is not None
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=200) | st.none(), cut=st.integers(0, 400), value=st.integers(0, 255))
 def test_a_broken_file_is_no_snapshot(
     tmp_path_factory: pytest.TempPathFactory, data: bytes | None, cut: int, value: int

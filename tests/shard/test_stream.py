@@ -19,7 +19,7 @@ from shard.recording import RecordingSink, make_envelope
 from shard.stream_model import StreamModel
 
 TestStream = StreamModel.TestCase
-TestStream.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestStream.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 class Line:
