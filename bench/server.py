@@ -15,10 +15,10 @@ from pathlib import Path
 from bench.peer import Target
 from bench.plan import SERVER_CORE
 from bench.rivals import Rival
+from roomful.local.ports import HOST, hold_ports
 
 __all__ = ["ServerFailed", "serve"]
 
-_HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.02
@@ -44,7 +44,7 @@ def serve(rival: Rival, secret: str, store_cores: Sequence[int]) -> Iterator[Tar
         addresses: list[str] = []
         store = 0
         if rival.store is not None:
-            first = _find_free_ports(rival.store.ports)
+            first = _hold_ports(rival.store.ports, running)
             addresses = rival.store.addresses(first)
             for command in rival.store.commands(directory, first):
                 process = running.enter_context(
@@ -53,13 +53,20 @@ def serve(rival: Rival, secret: str, store_cores: Sequence[int]) -> Iterator[Tar
                 store = store or process.pid
             for number in range(rival.store.ports):
                 _wait_until_listening(process, first + number, directory)
-        port = _find_free_ports(1)
+        port = _hold_ports(1, running)
         environment = rival.environment(secret, addresses)
         server = running.enter_context(
             _running(rival.command(port), (SERVER_CORE,), environment, directory, 0)
         )
         _wait_until_listening(server, port, directory)
-        yield Target(_HOST, port, server.pid, store)
+        yield Target(HOST, port, server.pid, store)
+
+
+def _hold_ports(count: int, running: contextlib.ExitStack) -> int:
+    """Give the first of *count* ports in a row that nobody else gets until *running* ends."""
+    held = [running.enter_context(one) for one in hold_ports(count)]
+    first: int = held[0].getsockname()[1]
+    return first
 
 
 @contextlib.contextmanager
@@ -92,7 +99,7 @@ def _running(
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
     end = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((_HOST, port)):
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
             return
         time.sleep(_POLL_S)
     raise ServerFailed(
@@ -108,15 +115,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _find_free_ports(count: int) -> int:
-    """Give the first of *count* ports in a row that nobody has."""
-    while True:
-        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
-            first = 0
-            for number in range(count):
-                probe = probes.enter_context(socket.socket())
-                probe.bind((_HOST, first + number if number else 0))
-                first = first or probe.getsockname()[1]
-            return first
