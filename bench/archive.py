@@ -40,7 +40,8 @@ from roomful.archive.partitions import make_partitions
 from roomful.archive.postgres import PostgresArchive
 from roomful.archive.sqlite import SqliteArchive
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Envelope, Erasure, RoomId, UserId
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import Entry, Envelope, RoomId, UserId
 
 BODY = b'{"content":"' + b"x" * 243 + b'"'
 ROOMS = 2_000

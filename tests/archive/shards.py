@@ -19,8 +19,8 @@ import redis
 from functions.calls import BUCKETS, Calls, Limits, Post
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, ShardRecord, encode_topology, first_topology
-from roomful.shard.base import Envelope, RoomId, UserId
 from roomful.shard.library import library_source
+from roomful.shard.message import Envelope, RoomId, UserId
 from roomful.shard.users import Role, user_rules
 from support.deadline import DEADLINE_S
 from support.ports import claim_port

@@ -9,7 +9,7 @@ import pytest
 
 from roomful.archive.base import Archive, Erasure, Kept, Letter, Rule, Stored
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, RoomId, UserId
+from roomful.shard.message import Entry, RoomId, UserId
 from shard.recording import make_envelope
 
 S1, S2 = ShardName("s1"), ShardName("s2")

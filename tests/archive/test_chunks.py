@@ -19,7 +19,7 @@ from roomful.archive.sqlite_chunks import (
     newest_first,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, RoomId
+from roomful.shard.message import Entry, RoomId
 from shard.recording import make_envelope
 
 SHARDS = ShardName("s1"), ShardName("s2")

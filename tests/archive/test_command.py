@@ -19,7 +19,7 @@ from roomful.archive.base import Rule
 from roomful.archive.postgres import PostgresArchive
 from roomful.archive.settings import ArchiveSettings
 from roomful.archive.sqlite import SqliteArchive
-from roomful.shard.base import Entry, Envelope, RoomId, UserId
+from roomful.shard.message import Entry, Envelope, RoomId, UserId
 
 
 def roomful(*words: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,10 @@ import pytest
 from roomful.archive.base import ArchiveUnavailable
 from roomful.archive.embedded import EmbeddedArchive
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, RoomId, Stored
+from roomful.shard.base import Stored
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard
+from roomful.shard.message import Entry, RoomId
 from roomful.shard.sessions import SessionChange
 from shard.recording import RecordingSink, make_envelope, publish, store
 

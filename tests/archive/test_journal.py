@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from roomful.archive.journal import FULL_BYTES, HELD, Journal, read_file
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry
+from roomful.shard.message import Entry
 from roomful.shard.sessions import SessionChange
 from shard.recording import make_envelope
 from support.deadline import DEADLINE_S

@@ -19,7 +19,7 @@ from roomful.archive.connections import Connections
 from roomful.archive.migrate import check_schema, migrate, scripts
 from roomful.archive.partitions import make_partitions, retain
 from roomful.archive.postgres import BY_USER, PostgresArchive
-from roomful.shard.base import Entry
+from roomful.shard.message import Entry
 from shard.recording import make_envelope
 
 

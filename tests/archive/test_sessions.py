@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from roomful.archive.embedded import EmbeddedArchive
 from roomful.archive.sqlite_chunks import connect
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
+from roomful.shard.base import SessionRecord
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard
+from roomful.shard.message import RoomId, UserId, user_room
 from shard.clock import run
 
 ALICE = UserId("alice")

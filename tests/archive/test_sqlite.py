@@ -13,7 +13,7 @@ from archive.test_archive import S1, entry, exported
 from roomful.archive.base import Erasure
 from roomful.archive.sqlite import SqliteArchive
 from roomful.archive.sqlite_chunks import connect
-from roomful.shard.base import UserId
+from roomful.shard.message import UserId
 
 
 async def test_erasing_holds_nobody_up_and_misses_nothing(

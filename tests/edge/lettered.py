@@ -9,21 +9,18 @@ from contextlib import suppress
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.lineage import Segment
 from roomful.shard.base import (
-    Cast,
-    Envelope,
-    Erasure,
     Joined,
     Lineage,
     Members,
     Moved,
     Page,
     PublishStatistics,
-    RoomId,
     SessionRecord,
     Settle,
     Sink,
-    UserId,
 )
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import Cast, Envelope, RoomId, UserId
 from shard.delaying import Arrival, DelayingShard, Storage
 
 __all__ = ["LetteredShards", "Map"]

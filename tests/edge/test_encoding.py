@@ -15,7 +15,8 @@ from protocol.strategies import JSON_VALUES, JsonValue
 from roomful.edge.encoding import Wire, encode_cast, encode_entry, encode_notice, page_json
 from roomful.edge.envelopes import build_direct, build_event, build_message
 from roomful.protocol.engineio import Binary
-from roomful.shard.base import Cast, Entry, Envelope, Page, RoomId, UserId
+from roomful.shard.base import Page
+from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
 
 CURSOR = b"a.1f-b.2"
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)

@@ -16,8 +16,8 @@ from roomful.edge.encoding import Wire
 from roomful.edge.fanout import TURN_WRITES, Fanout
 from roomful.edge.room import Carrier, Waiting
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Cast, Entry, RoomId, UserId
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import Cast, Entry, RoomId, UserId
 from shard.clock import run, settle
 from shard.recording import make_envelope
 

@@ -15,9 +15,10 @@ from roomful.archive.postgres import PostgresArchive
 from roomful.archive.sqlite import SqliteArchive
 from roomful.edge.edge import Edge
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Archived, Entry, RoomId
+from roomful.shard.base import Archived
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import Entry, RoomId
 from shard.recording import RecordingSink, make_envelope, store
 
 A = RoomId("a")

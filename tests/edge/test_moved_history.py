@@ -12,9 +12,10 @@ from edge.world import make_settings
 from roomful.archive.sqlite import SqliteArchive
 from roomful.cluster.cursor import ShardName
 from roomful.edge.edge import Edge
-from roomful.shard.base import Archived, Entry, Home, RoomId
+from roomful.shard.base import Archived, Home
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import Entry, RoomId
 from shard.delaying import DelayingShard, Storage
 from shard.recording import make_envelope, store
 

@@ -27,9 +27,9 @@ from roomful.edge.settings import Settings
 from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.protocol.engineio import Binary
 from roomful.protocol.errors import CloseCode
-from roomful.shard.base import RoomId
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import RoomId
 from shard.clock import EPOCH_S, ClockLoop, settle
 from shard.delaying import DelayingShard, Gates, Storage
 from shard.recording import make_envelope

@@ -13,11 +13,13 @@ from remote.cluster import Cluster, address_of
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import Address, ShardRecord, Topology
 from roomful.protocol.errors import Refused
-from roomful.shard.base import RoomId, Stored
-from roomful.shard.commit import CommitLimits, PublishRules
+from roomful.shard.base import Stored
+from roomful.shard.batch import PublishRules
+from roomful.shard.commit import CommitLimits
 from roomful.shard.directory import Directory
+from roomful.shard.message import RoomId
 from roomful.shard.redis import ShardOptions
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis_shards import RedisShards
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until
 from support.users import EDGE

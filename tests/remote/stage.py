@@ -14,8 +14,8 @@ from functions.server import RunningServer
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, bucket_of
 from roomful.cluster.topology import Address
-from roomful.shard.base import RoomId
 from roomful.shard.library import library_source
+from roomful.shard.message import RoomId
 from roomful.shard.reader import Reader, ReaderLimits
 from roomful.shard.resp import RespConnection, connect, pack
 from shard.recording import RecordingSink, make_envelope

@@ -28,8 +28,8 @@ from roomful.shard.base import Stored
 from roomful.shard.directory import Directory, NoTopology
 from roomful.shard.fsync import CannotFsync
 from roomful.shard.redis import LANES
+from roomful.shard.redis_shards import RedisShards
 from roomful.shard.resp import Login
-from roomful.shard.routing import RedisShards
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until, within
 from support.proxy import Proxy

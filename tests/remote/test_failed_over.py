@@ -26,8 +26,9 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.edge.edge import Edge
 from roomful.protocol.errors import Refused
-from roomful.shard.base import Moved, RoomId
-from roomful.shard.routing import RedisShards
+from roomful.shard.base import Moved
+from roomful.shard.message import RoomId
+from roomful.shard.redis_shards import RedisShards
 from shard.recording import make_envelope
 from support.deadline import until
 

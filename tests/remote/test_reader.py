@@ -13,8 +13,8 @@ import pytest
 from functions.server import PRODUCTS, RunningServer, serving
 from remote.stage import QUICK, SHARD, Stage, key_of, staged
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import RoomId
 from roomful.shard.held import StreamLimits
+from roomful.shard.message import RoomId
 from support.deadline import DEADLINE_S, eventually, within
 from support.proxy import Proxy
 

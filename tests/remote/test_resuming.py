@@ -19,7 +19,7 @@ from remote.cluster import Cluster, running_cluster
 from remote.stock import Client
 from remote.witness import Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.edge import Edge
-from roomful.shard.base import RoomId
+from roomful.shard.message import RoomId
 from support.deadline import until, within
 from support.proxy import Proxy
 

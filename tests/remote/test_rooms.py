@@ -14,10 +14,11 @@ from remote.cluster import Cluster, Member, address_of, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Cast, RoomId, Stored, UserId
+from roomful.shard.base import Stored
 from roomful.shard.directory import Directory
+from roomful.shard.message import Cast, RoomId, UserId
 from roomful.shard.redis import ShardOptions
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis_shards import RedisShards
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until
 from support.users import EDGE
@@ -171,7 +172,9 @@ async def test_a_shard_whose_disk_was_full_is_used_as_before(product: str, tmp_p
         await one.shards.join(room, BOB, "c2", "online")
         command("ZADD", "roomful:leases", 1, "dead.0")
         await until(lambda: command("ZSCORE", "roomful:leases", "dead.0") is None)
-        assert command("ZSCORE", "roomful:leases", one.shards.shard_of(room)._lease) is not None
+        assert (
+            command("ZSCORE", "roomful:leases", one.shards.shard_of(room)._lease.name) is not None
+        )
         await one.shards.aclose()
 
 

@@ -16,12 +16,14 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import Topology
 from roomful.protocol.errors import Refused
-from roomful.shard.base import Cast, Entry, RoomId, Stored
-from roomful.shard.commit import CommitLimits, PublishRules
+from roomful.shard.base import Stored
+from roomful.shard.batch import PublishRules
+from roomful.shard.commit import CommitLimits
 from roomful.shard.directory import Directory
+from roomful.shard.message import Cast, Entry, RoomId
 from roomful.shard.reader import ReaderLimits
 from roomful.shard.redis import ShardOptions
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis_shards import RedisShards
 from shard.recording import make_envelope
 from support.deadline import DEADLINE_S, until
 from support.proxy import Proxy

@@ -20,23 +20,19 @@ from roomful.cluster.lineage import Segment
 from roomful.protocol.errors import Refused
 from roomful.shard.base import (
     Archived,
-    Cast,
-    Entry,
-    Envelope,
-    Erasure,
     Joined,
     Members,
     Moved,
     Page,
     Replay,
-    RoomId,
     SessionRecord,
     Settle,
     Sink,
     Stored,
-    UserId,
 )
+from roomful.shard.erasure import Erasure
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
 
 __all__ = ["Arrival", "DelayingShard", "Gate", "Gates", "Storage", "pass_freely"]
 

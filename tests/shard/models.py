@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from roomful.protocol.errors import Refused
-from roomful.shard.base import Entry, RoomId, Stored
+from roomful.shard.base import Stored
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
+from roomful.shard.message import Entry, RoomId
 from shard.clock import EPOCH_S, ClockLoop
 from shard.recording import RecordingSink, make_envelope, publish
 

@@ -11,7 +11,8 @@ import msgspec
 
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
-from roomful.shard.base import Cast, Entry, Envelope, RoomId, Shard, Stored, UserId
+from roomful.shard.base import Shard, Stored
+from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
 from shard.clock import EPOCH_S
 
 __all__ = ["Heard", "RecordingSink", "make_envelope", "publish", "store"]

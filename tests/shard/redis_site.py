@@ -16,16 +16,17 @@ from remote.cluster import address_of
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS
 from roomful.cluster.topology import ShardRecord, Topology, encode_topology
-from roomful.shard.base import Archived, Replay, RoomId, Shard, Sink
-from roomful.shard.commit import PublishRules
+from roomful.shard.base import Archived, Replay, Shard, Sink
+from roomful.shard.batch import PublishRules
 from roomful.shard.directory import Directory
 from roomful.shard.library import library_source
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
+from roomful.shard.message import RoomId
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.redis import ShardOptions
+from roomful.shard.redis_shards import RedisShards
 from roomful.shard.resp import pack
-from roomful.shard.routing import RedisShards
 from roomful.shard.users import Role, user_rules
 from shard.clock import ClockLoop
 from shard.site import Capability

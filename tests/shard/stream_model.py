@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Cast, Entry, RoomId
-from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
+from roomful.shard.asking import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held, StreamLimits, channel_of
+from roomful.shard.message import Cast, Entry, RoomId
 from roomful.shard.publication import CastMessage, Found, Publication
 from roomful.shard.stream import ShardStream
 from roomful.shard.terms import Terms

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from functions.server import PRODUCTS, RunningServer
-from roomful.shard.base import Cast, Entry, Erasure, RoomId, SessionRecord, Shard, Stored, UserId
+from roomful.shard.base import SessionRecord, Shard, Stored
+from roomful.shard.erasure import Erasure
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard
+from roomful.shard.message import Cast, Entry, RoomId, UserId
 from roomful.shard.presence import PresenceLimits
 from shard.recording import RecordingSink, make_envelope, publish
 from shard.redis_site import RedisSite

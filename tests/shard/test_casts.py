@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from roomful.shard.base import Cast, Member, Members, RoomId, SessionRecord, UserId
+from roomful.shard.base import Member, Members, SessionRecord
+from roomful.shard.message import Cast, RoomId, UserId
 from roomful.shard.presence import PresenceLimits
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Site

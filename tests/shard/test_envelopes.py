@@ -1,10 +1,10 @@
-"""Envelopes over time: what older and newer edges wrote and read (shard/base.py)."""
+"""Envelopes over time: what older and newer edges wrote and read (shard/message.py)."""
 
 from __future__ import annotations
 
 import msgspec
 
-from roomful.shard.base import Entry, Envelope
+from roomful.shard.message import Entry, Envelope
 from roomful.shard.publication import decode_message, decode_read
 from shard.recording import make_envelope
 

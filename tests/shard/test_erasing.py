@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from roomful.shard.base import Erasure, RoomId, Shard, UserId, user_room
+from roomful.shard.base import Shard
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import RoomId, UserId, user_room
 from shard.clock import EPOCH_S
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Capability, Site

@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from roomful.shard.base import Entry, RoomId, Shard
+from roomful.shard.base import Shard
 from roomful.shard.log import LogLimits, RoomLogs
+from roomful.shard.message import Entry, RoomId
 from shard.clock import EPOCH_S
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Capability, Site

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from roomful.shard.base import Member, Members, RoomId, Shard, UserId
+from roomful.shard.base import Member, Members, Shard
+from roomful.shard.message import RoomId, UserId
 from roomful.shard.presence import PresenceLimits
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Site

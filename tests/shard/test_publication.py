@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roomful.shard.base import Entry, Envelope, RoomId, UserId
+from roomful.shard.message import Entry, Envelope, RoomId, UserId
 from roomful.shard.publication import (
     Canary,
     CastMessage,

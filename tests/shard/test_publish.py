@@ -9,9 +9,10 @@ from itertools import pairwise
 import pytest
 
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, Envelope, RoomId, Stored, UserId
+from roomful.shard.base import Stored
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits
+from roomful.shard.message import Entry, Envelope, RoomId, UserId
 from shard.clock import EPOCH_S
 from shard.recording import RecordingSink, make_envelope, publish, store
 from shard.site import Capability, Site

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from roomful.shard.base import Entry, Page, Replay, RoomId, Shard
+from roomful.shard.base import Page, Replay, Shard
 from roomful.shard.log import LogLimits
+from roomful.shard.message import Entry, RoomId
 from shard.recording import RecordingSink, make_envelope, store
 from shard.site import Site
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from roomful.shard.base import RoomId, Stored, UserId
+from roomful.shard.base import Stored
+from roomful.shard.message import RoomId, UserId
 from roomful.shard.sender_ids import IdKey, SenderIds
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from roomful.shard.base import RoomId, SessionRecord, Shard, UserId
+from roomful.shard.base import SessionRecord, Shard
 from roomful.shard.memory import MemoryLimits
+from roomful.shard.message import RoomId, UserId
 from shard.recording import RecordingSink
 from shard.site import Capability, Site
 

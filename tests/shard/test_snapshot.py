@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roomful.shard.base import RoomId, SessionRecord, UserId
+from roomful.shard.base import SessionRecord
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import RoomId, UserId
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.snapshot import VERSION, Snapshot
 from shard.recording import RecordingSink, make_envelope, store

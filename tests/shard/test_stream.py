@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, RoomId
-from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
+from roomful.shard.asking import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held
+from roomful.shard.message import Entry, RoomId
 from roomful.shard.publication import Found, Publication
 from roomful.shard.stream import ShardStream
 from roomful.shard.terms import Terms

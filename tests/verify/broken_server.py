@@ -9,8 +9,9 @@ from itertools import count
 from roomful.cli import main
 from roomful.cluster.cursor import ShardName
 from roomful.edge.fanout import Fanout
-from roomful.shard.base import Entry, Envelope, RoomId, Settle, Stored
+from roomful.shard.base import Settle, Stored
 from roomful.shard.memory import MemoryShard
+from roomful.shard.message import Entry, Envelope, RoomId
 
 __all__ = ["GUARDS"]
 

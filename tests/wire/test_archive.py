@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from roomful.archive.sqlite_chunks import connect, forward
-from roomful.shard.base import RoomId
+from roomful.shard.message import RoomId
 from support.plainjson import plain_signed_in
 from support.server import Server
 from support.sio import SocketIo, signed_in

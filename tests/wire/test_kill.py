@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from roomful.archive.sqlite_chunks import COLUMNS, Chunk, connect, forward, rewrite
-from roomful.shard.base import Entry, RoomId
+from roomful.shard.message import Entry, RoomId
 from support.deadline import DEADLINE_S, eventually, within
 from support.jsclient import js_client
 from support.ports import claim_port

@@ -17,7 +17,9 @@ from typing import Protocol
 
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.base import PAGE_BYTES, Entry, Erasure, Page, Replay, RoomId, UserId
+from roomful.shard.base import PAGE_BYTES, Page, Replay
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import Entry, RoomId, UserId
 
 __all__ = [
     "Archive",

@@ -20,7 +20,7 @@ from roomful.archive.exporting import NdjsonWriter, ParquetWriter, Writer, expor
 from roomful.archive.settings import ArchiveSettings
 from roomful.archive.sqlite import SqliteArchive
 from roomful.cluster.topology import Address
-from roomful.shard.base import RoomId, UserId
+from roomful.shard.message import RoomId, UserId
 from roomful.shard.resp import Login
 from roomful.telemetry.logging import configure_logging
 

@@ -18,7 +18,7 @@ import psycopg
 from roomful.archive.base import Erasure, Letter, Stored
 from roomful.archive.connections import Rows
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry
+from roomful.shard.message import Entry
 
 __all__ = ["ERASURE_LOCK", "Row", "bury", "store"]
 

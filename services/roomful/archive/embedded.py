@@ -31,9 +31,10 @@ from roomful.archive.sqlite_chunks import (
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Stored
+from roomful.shard.base import Stored
 from roomful.shard.log import LogLimits
 from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
+from roomful.shard.message import Entry
 from roomful.shard.sender_ids import IdKey
 from roomful.shard.sessions import SessionChange
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol
 import msgspec
 
 from roomful.archive.base import Archive, ArchiveUnavailable, Kept
-from roomful.shard.base import OPEN_EVENTS, RoomId, UserId
+from roomful.shard.message import OPEN_EVENTS, RoomId, UserId
 
 __all__ = ["NdjsonWriter", "ParquetWriter", "Writer", "export"]
 

@@ -35,7 +35,7 @@ from typing import Final
 import msgspec
 
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry
+from roomful.shard.message import Entry
 from roomful.shard.sessions import SessionChange
 
 __all__ = ["Journal", "JournalStatistics", "read_file"]

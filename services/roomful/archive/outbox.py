@@ -16,7 +16,7 @@ import msgspec
 
 from roomful.archive.base import Letter
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry
+from roomful.shard.message import Entry
 from roomful.shard.publication import Publication, decode_message
 from roomful.shard.resp import ReplyError, RespConnection
 

@@ -20,7 +20,8 @@ from roomful.archive.copying import ERASURE_LOCK, bury, store
 from roomful.archive.partitions import retain
 from roomful.archive.retention import lost_rooms
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Envelope, Page, Replay, RoomId, UserId
+from roomful.shard.base import Page, Replay
+from roomful.shard.message import Entry, Envelope, RoomId, UserId
 
 __all__ = ["PostgresArchive"]
 

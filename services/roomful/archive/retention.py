@@ -14,7 +14,7 @@ from typing import Final
 
 from roomful.archive.base import Rule
 from roomful.cluster.glob import Glob
-from roomful.shard.base import RoomId
+from roomful.shard.message import RoomId
 
 __all__ = ["cutoffs", "lost_rooms", "parse_rules", "rule_of"]
 

@@ -44,7 +44,8 @@ from roomful.archive.sqlite_chunks import (
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, Page, Replay, RoomId, UserId
+from roomful.shard.base import Page, Replay
+from roomful.shard.message import Entry, RoomId, UserId
 
 __all__ = ["SqliteArchive"]
 

@@ -19,7 +19,7 @@ import msgspec
 
 from roomful.archive.base import ArchiveUnavailable, Erasure
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Entry, RoomId
+from roomful.shard.message import Entry, RoomId
 
 __all__ = [
     "COLUMNS",

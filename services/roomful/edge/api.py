@@ -53,7 +53,8 @@ from roomful.edge.report import cluster_stats, health, samples
 from roomful.edge.router import HISTORY_LIMIT, PublishCall
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import is_clean
-from roomful.shard.base import Cast, Envelope, RoomId, Settle, Stored, UserId, user_room
+from roomful.shard.base import Settle, Stored
+from roomful.shard.message import Cast, Envelope, RoomId, UserId, user_room
 from roomful.telemetry.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 from roomful.archive.settings import classes_by_key
 from roomful.cluster.topology import Address
-from roomful.shard.commit import CommitLimits, PublishRules
+from roomful.shard.batch import PublishRules
+from roomful.shard.commit import CommitLimits
 from roomful.shard.directory import Directory
 from roomful.shard.reader import ReaderLimits
 from roomful.shard.redis import ShardOptions
+from roomful.shard.redis_shards import RedisShards
 from roomful.shard.resp import Login
-from roomful.shard.routing import RedisShards
 
 if TYPE_CHECKING:
     from roomful.edge.settings import Settings

@@ -23,7 +23,8 @@ from roomful.edge.encoding import Wire, encode_notice
 from roomful.edge.room import Carrier, Outbox
 from roomful.protocol.errors import BadPacket, CloseCode, RefusalCode, Refused
 from roomful.protocol.operations import Operation
-from roomful.shard.base import RoomId, SessionRecord, UserId
+from roomful.shard.base import SessionRecord
+from roomful.shard.message import RoomId, UserId
 
 if TYPE_CHECKING:
     from roomful.edge.auth import Identity

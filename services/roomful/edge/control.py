@@ -40,7 +40,7 @@ from roomful.edge.commands import (
 from roomful.edge.peers import About
 from roomful.edge.report import stats
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import UserId
+from roomful.shard.message import UserId
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge

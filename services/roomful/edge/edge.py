@@ -37,10 +37,11 @@ from roomful.edge.usage import Usage
 from roomful.edge.wheel import TimerWheel
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.protocol.session import SocketLimits
-from roomful.shard.base import SessionRecord, Shards, user_room
+from roomful.shard.base import SessionRecord, Shards
 from roomful.shard.control import ControlChannel
 from roomful.shard.memory import MemoryShard
-from roomful.shard.routing import RedisShards
+from roomful.shard.message import user_room
+from roomful.shard.redis_shards import RedisShards
 
 if TYPE_CHECKING:
     from roomful.edge.tracing import Tracing

@@ -6,7 +6,7 @@ What members hear, as bytes: one envelope for three wires.
 * JSON: plain JSON WebSocket, the cursor as a field.
 
 `message` and `direct-message` come as a JSON object that still lacks its end, so that offset and
-cursor are appended without parsing (shard/base.py, Envelope.body).
+cursor are appended without parsing (shard/message.py, Envelope.body).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import msgspec
 
 from roomful.protocol import jsonws, socketio
 from roomful.protocol.engineio import Binary
-from roomful.shard.base import OPEN_EVENTS, Cast, Entry, Page
+from roomful.shard.base import Page
+from roomful.shard.message import OPEN_EVENTS, Cast, Entry
 
 __all__ = ["Wire", "encode_cast", "encode_entry", "encode_notice", "page_json"]
 

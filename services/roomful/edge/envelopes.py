@@ -2,7 +2,7 @@
 Messages as they are stored: checks of what a sender gave, and the envelope made of it once.
 
 A body that is still open (without its closing brace) lets the offset be appended when it goes
-out, without parsing (shard/base.py, Envelope.body).
+out, without parsing (shard/message.py, Envelope.body).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from roomful.protocol.errors import BadPacket, RefusalCode, Refused
 from roomful.protocol.operations import RESERVED_EVENTS, is_clean
 from roomful.protocol.socketio import MAX_DEPTH, check_placeholders
-from roomful.shard.base import Envelope, RoomId, UserId
+from roomful.shard.message import Envelope, RoomId, UserId
 
 __all__ = [
     "MAX_DIGITS",

@@ -21,7 +21,7 @@ from roomful.cluster.cursor import CursorVector, ShardName
 from roomful.edge.encoding import Wire, encode_cast, encode_entry
 from roomful.edge.room import Carrier, Listener, Outbox, Room, Waiting
 from roomful.protocol.frames import frame, frames
-from roomful.shard.base import Cast, Entry, RoomId
+from roomful.shard.message import Cast, Entry, RoomId
 
 if TYPE_CHECKING:
     from roomful.edge.tracing import Tracing

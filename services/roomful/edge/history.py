@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from roomful.archive.base import Archive, ArchiveUnavailable, Erasure, cut_page
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Archived, Home, Moved, Page, Replay, RoomId
+from roomful.shard.base import Archived, Home, Moved, Page, Replay
+from roomful.shard.message import RoomId
 
 if TYPE_CHECKING:
     from roomful.cluster.cursor import ShardName

@@ -14,7 +14,7 @@ from roomful.archive.settings import ArchiveSettings
 from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
 from roomful.shard.base import Archived
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis_shards import RedisShards
 from roomful.telemetry.metrics import Sample
 
 __all__ = ["Outboxes"]

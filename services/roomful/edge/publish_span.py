@@ -7,7 +7,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from roomful.shard.base import Envelope, Settle
+from roomful.shard.base import Settle
+from roomful.shard.message import Envelope
 
 if TYPE_CHECKING:
     from roomful.edge.connection import Connection

@@ -9,7 +9,7 @@ from resource import RUSAGE_SELF, getpagesize, getrusage
 from typing import TYPE_CHECKING
 
 from roomful.shard.memory import MemoryShard
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis_shards import RedisShards
 from roomful.telemetry.metrics import Sample
 
 if TYPE_CHECKING:

@@ -35,7 +35,8 @@ from roomful.cluster.cursor import BadCursor, CursorVector, ShardName, decode_cu
 from roomful.cluster.lineage import Stretch, find_owed
 from roomful.edge.encoding import encode_entry
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Entry, Home, Lineage, Moved, RoomId
+from roomful.shard.base import Home, Lineage, Moved
+from roomful.shard.message import Entry, RoomId
 
 if TYPE_CHECKING:
     from collections.abc import Callable

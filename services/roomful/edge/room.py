@@ -10,7 +10,7 @@ from typing import Protocol
 
 from roomful.cluster.cursor import ShardName
 from roomful.edge.encoding import Wire
-from roomful.shard.base import Entry, RoomId, UserId
+from roomful.shard.message import Entry, RoomId, UserId
 
 __all__ = ["Carrier", "Listener", "Outbox", "Room", "Waiting"]
 

@@ -42,7 +42,8 @@ from roomful.protocol.operations import (
     Typing,
     is_clean,
 )
-from roomful.shard.base import Cast, Envelope, Members, RoomId, Settle, Stored, UserId, user_room
+from roomful.shard.base import Members, Settle, Stored
+from roomful.shard.message import Cast, Envelope, RoomId, UserId, user_room
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge

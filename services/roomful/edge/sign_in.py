@@ -17,7 +17,8 @@ from roomful.cluster.placement import bucket_of
 from roomful.edge.auth import Identity
 from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
-from roomful.shard.base import RoomId, SessionRecord, UserId, user_room
+from roomful.shard.base import SessionRecord
+from roomful.shard.message import RoomId, UserId, user_room
 
 if TYPE_CHECKING:
     from roomful.edge.connection import Connection

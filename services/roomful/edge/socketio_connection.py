@@ -30,7 +30,8 @@ from roomful.protocol.session import (
     NamespaceState,
     SocketSession,
 )
-from roomful.shard.base import RoomId, SessionRecord
+from roomful.shard.base import SessionRecord
+from roomful.shard.message import RoomId
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge

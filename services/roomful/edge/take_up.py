@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from roomful.edge.resume import Hole, Resumption
 from roomful.protocol.errors import Refused
 from roomful.protocol.operations import Resume
-from roomful.shard.base import RoomId, user_room
+from roomful.shard.message import RoomId, user_room
 
 if TYPE_CHECKING:
     from roomful.edge.connection import Connection

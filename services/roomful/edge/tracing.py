@@ -31,7 +31,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from roomful.cluster.cursor import ShardName
 from roomful.edge.room import Room
 from roomful.protocol.errors import Refused
-from roomful.shard.base import Entry, Envelope, Settle, Stored
+from roomful.shard.base import Settle, Stored
+from roomful.shard.message import Entry, Envelope
 from roomful.telemetry.metrics import Sample
 from roomful.telemetry.settings import TracingSettings
 from roomful.telemetry.tracing import Spans

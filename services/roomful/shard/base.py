@@ -1,6 +1,6 @@
 """
 What an edge asks of its shards, and what they give back: the one interface of both
-implementations (memory.py in the process; redis.py, with routing.py for many, over the network).
+implementations (memory.py in the process; redis_shards.py over the network).
 
 Publishing is the hot path, so it is a plain call with a callback: no task, no future. All else
 is a coroutine, and may raise Refused (SHARD_UNAVAILABLE, OVERLOADED: retryable, nothing happened
@@ -15,22 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NewType, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.lineage import Segment
 from roomful.protocol.errors import Refused
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
 
 __all__ = [
-    "OPEN_EVENTS",
     "PAGE_BYTES",
     "Archived",
-    "Cast",
-    "Entry",
-    "Envelope",
-    "Erasure",
     "Home",
     "Joined",
     "Lineage",
@@ -40,7 +37,6 @@ __all__ = [
     "Page",
     "PublishStatistics",
     "Replay",
-    "RoomId",
     "Rooms",
     "SessionRecord",
     "Settle",
@@ -48,73 +44,10 @@ __all__ = [
     "Shards",
     "Sink",
     "Stored",
-    "UserId",
-    "user_room",
 ]
-
-RoomId = NewType("RoomId", str)
-UserId = NewType("UserId", str)
-
-
-def user_room(user: UserId) -> RoomId:
-    """Give the room that every connection of *user* is in, and that no one joins by hand."""
-    return RoomId("user:" + user)
-
-
-OPEN_EVENTS: Final = frozenset({"message", "direct-message"})
-"""Events whose body is a JSON object without its closing brace: an edge appends the offset."""
-
 
 PAGE_BYTES: Final = 256 << 10
 """A page holds no more, whatever was asked for: it has to fit into a client's send buffer."""
-
-
-class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """
-    A message as its edge made it, ready to be stored and sent.
-
-    In MessagePack, as shards on Redis keep it, an array: fields may only be added at the end, with
-    a default.
-    """
-
-    room: RoomId
-    event: str
-    """The event's name as members hear it."""
-    id: str
-    user: UserId
-    timestamp: int
-    """Milliseconds since the epoch, by the clock of the edge that took it."""
-    body: bytes
-    """
-    For `message` and `direct-message` the JSON object without its closing brace (an edge appends
-    the offset); for an app's own event its data, whole.
-    """
-    attachments: tuple[bytes, ...] = ()
-    trace: bytes | None = None
-    """
-    The span that published it, of a message that is traced: 16 bytes trace id, 8 bytes span id.
-
-    Kept wherever an envelope is kept whole, which PostgreSQL does not: who hears it live goes on
-    with the trace, and nobody later (docs/adr/0025-traces.md).
-    """
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes in a log, about: with what Python needs around it."""
-        size = 400 + len(self.body)
-        return size + sum(map(len, self.attachments)) if self.attachments else size
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A stored message: an envelope and the offset its shard gave it."""
-
-    offset: int
-    envelope: Envelope
-    origin: ShardName | None = None
-    """
-    The shard that gave the offset, when the room's bucket has moved since: a cursor counts the
-    entry there. None: the shard that it comes from.
-    """
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -131,19 +64,6 @@ Called exactly once for a publish, when it is safe or refused.
 An embedded shard has handed the entry to the sink by then; over a network the acknowledgement
 and the stream come by different ways, and either may be first.
 """
-
-
-class Cast(msgspec.Struct, frozen=True, gc=False):
-    """An event for those who are there now: never stored, lost to who is away."""
-
-    room: RoomId
-    event: str
-    body: bytes
-    """A JSON object, whole."""
-    except_user: UserId | None = None
-    """Not for this user's connections."""
-    is_volatile: bool = False
-    """May be dropped for a slow client."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -208,45 +128,6 @@ class Archived(msgspec.Struct, frozen=True):
     bytes: int = 0
     age_ms: int = 0
     """Of the oldest that waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """
-    What someone wants to be gone: exactly one of a message, a room, or what a user sent.
-
-    The archive remembers it, so that what comes later from an outbox is gone too.
-    """
-
-    at_ms: int
-    """When it was asked for: messages with a later timestamp stay."""
-    by: str
-    """Who asked, for the audit."""
-    room: RoomId | None = None
-    offset: int | None = None
-    """With a room: only the message at this offset."""
-    user: UserId | None = None
-    """Everything that the user sent, and the whole of the user's own room."""
-
-    def __post_init__(self) -> None:
-        if (self.room is None) == (self.user is None) or (
-            self.offset is not None and self.room is None
-        ):
-            raise ValueError("an erasure names a room (and perhaps an offset in it), or a user")
-
-    @property
-    def kind(self) -> str:
-        """`message`, `room` or `user`."""
-        return "user" if self.user else "room" if self.offset is None else "message"
-
-    def covers(self, entry: Entry) -> bool:
-        """Whether *entry* is to be gone."""
-        envelope = entry.envelope
-        if envelope.timestamp > self.at_ms:
-            return False
-        if self.user is not None:
-            return envelope.user == self.user or envelope.room == "user:" + self.user
-        return envelope.room == self.room and self.offset in (None, entry.offset)
 
 
 class SessionRecord(msgspec.Struct):

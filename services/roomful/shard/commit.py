@@ -27,25 +27,19 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import PublishStatistics, Settle, Stored
+from roomful.shard.base import PublishStatistics, Stored
+from roomful.shard.batch import PublishRules, pack_batch
+from roomful.shard.durability import Durability
 from roomful.shard.link import Link
-from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, pack
+from roomful.shard.post import Post, RouteState
+from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError
 
-__all__ = [
-    "Commit",
-    "CommitLimits",
-    "CommitStatistics",
-    "Durability",
-    "Home",
-    "Post",
-    "PublishRules",
-    "RouteState",
-]
+__all__ = ["Commit", "CommitLimits", "CommitStatistics"]
 
 logger = logging.getLogger("roomful.shard")
 
@@ -63,43 +57,6 @@ class CommitLimits:
     """How long one WAIT waits for the replicas; then the batch goes out again."""
     publish_timeout_s: float = 10.0
     """After so long a message that is not safe yet is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublishRules:
-    """What a shard is told about keeping what is published."""
-
-    keep: int = 5000
-    """Messages per room."""
-    age_ms: int = 3_600_000
-    window_ms: int = 300_000
-    """In which a second message with the same id is not stored again."""
-    outbox: str = "0"
-    """What the outbox for the archive may hold: `entries`, or `entries bytes`; 0: no archive."""
-    classes: str | Callable[[bytes], str] = "-"
-    """How rooms are archived: 1 required, 0 best effort, - not at all; by the keys of logs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """What an acknowledgement means."""
-
-    acks: int = 0
-    """Replicas that have the message."""
-    is_fsynced: bool = False
-    """Whether the primary and these have it on disk."""
-
-    def pack(self, wait_s: float) -> bytes:
-        """Give the command that waits for it; nothing if there is nothing to wait for."""
-        if self.is_fsynced:
-            return pack("WAITAOF", 1, self.acks, int(wait_s * 1000))
-        return pack("WAIT", self.acks, int(wait_s * 1000)) if self.acks else b""
-
-    def is_reached(self, reply: Any) -> bool:
-        """Say whether *reply* to that command means that the batch is safe."""
-        if self.is_fsynced:
-            return isinstance(reply, list) and reply[0] >= 1 and reply[1] >= self.acks
-        return isinstance(reply, int) and reply >= self.acks
 
 
 @dataclass(slots=True)
@@ -120,74 +77,6 @@ class CommitStatistics(PublishStatistics):
     """Publishes refused because they were not safe in time."""
     casts_dropped: int = 0
     """Events that are not stored and could not be sent."""
-
-
-class Home(Protocol):
-    """A shard, as a post sees it."""
-
-    waiting_bytes: int
-    """Of all posts that were given to it and are not settled."""
-
-
-class RouteState(Protocol):
-    """A bucket, as a post sees it."""
-
-    version: int
-    """The version that the shard is believed to have of it."""
-    waiting: deque[Post] | None
-    """What waits for the bucket to be reachable; None while it is."""
-
-
-class Post:
-    """A message on its way to a shard."""
-
-    __slots__ = (
-        "due",
-        "home",
-        "identity",
-        "is_again",
-        "key",
-        "packed",
-        "route",
-        "settle",
-        "size",
-        "time",
-    )
-
-    def __init__(
-        self,
-        home: Home,
-        route: RouteState,
-        key: bytes,
-        identity: str,
-        time: int,
-        packed: bytes,
-        settle: Settle,
-        size: int,
-        due: float,
-    ) -> None:
-        self.home = home
-        """Whose waiting_bytes it is counted in, until it is settled."""
-        self.route = route
-        self.key = key
-        """Of the room's log."""
-        self.identity = identity
-        self.time = time
-        """The envelope's timestamp."""
-        self.packed = packed
-        self.settle = settle
-        self.size = size
-        """Bytes it takes while it waits."""
-        self.due = due
-        """By the loop's time."""
-        self.is_again = False
-        """Whether it was sent before."""
-        home.waiting_bytes += size
-
-    def end(self, outcome: Stored | Refused) -> None:
-        """Tell the sender; once."""
-        self.home.waiting_bytes -= self.size
-        self.settle(outcome)
 
 
 class Commit:
@@ -241,11 +130,6 @@ class Commit:
     def is_up(self) -> bool:
         """Whether there is a connection."""
         return self._link.connection is not None
-
-    @property
-    def why(self) -> str:
-        """Why there is none."""
-        return self._link.why
 
     def retarget(self, address: Address, term: int, durability: Durability) -> None:
         """Write to *address* in *term* from now on, and acknowledge by *durability*."""
@@ -349,7 +233,8 @@ class Commit:
         if not batch:
             return
         self._batch, self._replies, self._sent_at = batch, None, now
-        commands = self._pack(batch) + self._wait
+        call, self._order = pack_batch(batch, self._term, self._rules)
+        commands = call + self._wait
         # The callbacks know their batch: a reply to one that was given up says nothing of another.
         if self._wait:
             connection.send(
@@ -374,32 +259,6 @@ class Commit:
             size += post.size
             room -= 1
         return batch
-
-    def _pack(self, batch: list[Post]) -> bytes:
-        rules = self._rules
-        by_key: dict[bytes, list[Post]] = {}
-        for post in batch:
-            posts = by_key.get(post.key)
-            if posts is None:
-                by_key[post.key] = [post]
-            else:
-                posts.append(post)
-        words: list[bytes | str | int] = ["FCALL", "roomful_v1_publish", len(by_key), *by_key]
-        words += [self._term, rules.keep, rules.age_ms, rules.window_ms, rules.outbox]
-        classes = rules.classes
-        words.append(classes if isinstance(classes, str) else "".join(map(classes, by_key)))
-        add = words.append
-        order: list[Post] = []
-        for posts in by_key.values():
-            add(posts[0].route.version)
-            add(len(posts))
-            order += posts
-            for post in posts:
-                add(post.identity)
-                add(post.time)
-                add(post.packed)
-        self._order = order
-        return pack(*words)
 
     def _on_reply(self, batch: list[Post], reply: Any) -> None:
         if batch is self._batch:

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from roomful.protocol.errors import Refused
-from roomful.shard.redis import RedisShard, unavailable
-from roomful.shard.routing import RedisShards
+from roomful.shard.redis import RedisShard
+from roomful.shard.redis_shards import RedisShards
+from roomful.shard.refusals import unavailable
 
 __all__ = ["CHANNEL", "Taken", "ControlChannel"]
 

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from roomful.shard.base import Entry
 from roomful.shard.held import Held
+from roomful.shard.message import Entry
 from roomful.shard.publication import CastMessage, Found, Publication
 
-__all__ = ["Read", "Request", "Round", "Share", "Subscribe", "Tails", "Unsubscribe", "Waiting"]
+__all__ = ["Round", "Share", "Waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,12 @@ class Round:
         """Those that have more to read."""
         return [share for share in self.shares if not share.is_complete]
 
-    def take_page(self, request: Read, found: Sequence[Found], reached: int) -> None:
-        """Take the answer to *request*."""
-        share = request.share
+    def take_page(
+        self, share: Share, rooms: Sequence[Held], found: Sequence[Found], reached: int
+    ) -> None:
+        """Take a page of *share*: all that *rooms*, which were asked for, have up to *reached*."""
         for one in found:
-            held = request.rooms[one.place]
+            held = rooms[one.place]
             held.hear(one.offset)
             share.pages.append((one.offset, held, Entry(one.offset, one.envelope)))
         share.reached = reached
@@ -155,46 +156,3 @@ class Round:
                 if one is held:
                     return offset - 1
         return held.heard
-
-
-# What is said to the server: in this order, over the same connection.
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Subscribe to channels; the server confirms each."""
-
-    channels: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """Unsubscribe from channels."""
-
-    channels: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Tails:
-    """Ask for the newest offsets of *rooms*; the reply goes to on_tails()."""
-
-    rooms: Sequence[Held]
-    round: Round | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Read the logs of *rooms*, each from where it was heard on."""
-
-    share: Share
-    rooms: tuple[Held, ...]
-    heard: tuple[int, ...]
-    after: int
-
-    @property
-    def limit_bytes(self) -> int:
-        """How much the page may have."""
-        return self.share.limit_bytes
-
-
-Request = Subscribe | Unsubscribe | Tails | Read

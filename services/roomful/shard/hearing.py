@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from roomful.cluster.placement import bucket_of
-from roomful.shard.filling import Read, Request, Subscribe, Tails, Unsubscribe
+from roomful.shard.asking import Read, Request, Subscribe, Tails, Unsubscribe
 from roomful.shard.held import Held
+from roomful.shard.keys import log_key
 from roomful.shard.publication import Canary, decode_message, decode_read
 from roomful.shard.resp import ReplyError, RespConnection, pack
 from roomful.shard.stream import ShardStream
@@ -134,7 +135,7 @@ class Hearing:
                 assert_never(request)
 
     def _words(self, function: str, rooms: Sequence[Held]) -> list[bytes | str | int]:
-        keys = [b"{%d}l:%b" % (bucket_of(held.room), held.room.encode()) for held in rooms]
+        keys = [log_key(held.room) for held in rooms]
         return ["FCALL_RO", f"roomful_v1_{function}", len(keys), *keys, self._term]
 
     # What is heard --------------------------------------------------------------------------

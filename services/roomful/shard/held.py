@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from roomful.shard.base import RoomId
+from roomful.shard.message import RoomId
+from roomful.shard.terms import Terms
 
 __all__ = ["Held", "HeldRooms", "StreamLimits", "StreamStatistics", "channel_of"]
 
@@ -51,10 +52,12 @@ class HeldRooms:
 
     # Mutable state: the rooms by channel; those that came and went since take_changes(); and how
     # many confirmations are due by channel.
-    __slots__ = ("_due", "_joining", "_leaving", "held")
+    __slots__ = ("_due", "_joining", "_leaving", "has_changes", "held")
 
     def __init__(self) -> None:
         self.held: dict[bytes, Held] = {}
+        self.has_changes = False
+        """Whether take_changes() may have something to give."""
         self._joining: dict[bytes, Held] = {}
         self._leaving: dict[bytes, Held] = {}
         self._due: dict[bytes, int] = {}
@@ -73,6 +76,7 @@ class HeldRooms:
             held = Held(room, after)
             if is_connected:
                 self._joining[channel] = held
+                self.has_changes = True
         self.held[channel] = held
         return held
 
@@ -82,11 +86,13 @@ class HeldRooms:
         held = self.held.pop(channel, None)
         if held is not None and self._joining.pop(channel, None) is None and is_connected:
             self._leaving[channel] = held
+            self.has_changes = True
         return held
 
     def take_changes(self) -> tuple[Sequence[bytes], list[Held]]:
         """Give the channels to unsubscribe from and the rooms to subscribe to."""
         leaving, joining = list(self._leaving), list(self._joining.values())
+        self.has_changes = False
         self._leaving.clear()
         self._joining.clear()
         return leaving, joining
@@ -106,8 +112,27 @@ class HeldRooms:
             elif (held := self.held.get(channel)) is not None:
                 held.is_subscribed = True
 
+    def rewind(self, terms: Terms) -> list[Held]:
+        """Forget what was heard and lost at a failover since; gives the rooms it was heard in."""
+        rewound = []
+        for held in self.held.values():
+            kept = terms.lost_above(held.last)
+            if kept is not None and held.last > kept:
+                rewound.append(held)
+                held.last = held.heard = kept
+        return rewound
+
+    def go_back(self, seq: int) -> list[Held]:
+        """Forget what was heard above *seq*; gives the rooms in which entries were."""
+        rewound = [held for held in self.held.values() if held.last > seq]
+        for held in self.held.values():
+            held.last = min(held.last, seq)
+            held.heard = None if held.heard is None else min(held.heard, seq)
+        return rewound
+
     def disconnect(self) -> None:
         """Nothing is subscribed to any more, and nothing was said."""
+        self.has_changes = False
         self._due.clear()
         self._joining.clear()
         self._leaving.clear()

@@ -22,7 +22,8 @@ from typing import Final
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import BUCKETS, bucket_of
 from roomful.protocol.errors import Refused
-from roomful.shard.base import RoomId, Sink
+from roomful.shard.base import Sink
+from roomful.shard.message import RoomId
 from roomful.shard.redis import RedisShard
 
 __all__ = ["Arrival", "Holding", "HoldingStatistics", "Place"]
@@ -155,8 +156,13 @@ class Holding:
 
     # Arrivals -------------------------------------------------------------------------------
 
-    def arrive(self, shard: RedisShard, arrivals: Sequence[Arrival]) -> None:
-        """Take what *shard* says, in the order of its stream."""
+    def hear(self, shard: RedisShard, told: Sequence[bytes]) -> None:
+        """Take what *shard* says of buckets that came to it, in the order of its stream."""
+        try:
+            arrivals = [Arrival.parse(words) for words in told]
+        except ValueError:
+            logger.error("arrival unreadable", extra={"shard": shard.name, "words": str(told)})
+            return
         for arrival in arrivals:
             if arrival.version <= self.versions[arrival.bucket]:
                 continue

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from roomful.shard.base import PAGE_BYTES, Entry, Page, Replay, RoomId
+from roomful.shard.base import PAGE_BYTES, Page, Replay
+from roomful.shard.message import Entry, RoomId
 
 __all__ = ["LogLimits", "RoomLogs"]
 

@@ -23,24 +23,20 @@ from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import (
     Archived,
-    Cast,
-    Entry,
-    Envelope,
-    Erasure,
     Joined,
     Lineage,
     Members,
     Page,
     PublishStatistics,
     Replay,
-    RoomId,
     SessionRecord,
     Settle,
     Sink,
     Stored,
-    UserId,
 )
+from roomful.shard.erasure import Erasure
 from roomful.shard.log import LogLimits, RoomLogs
+from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
 from roomful.shard.presence import PresenceLimits, RoomPresence
 from roomful.shard.sender_ids import IdKey, SenderIds
 from roomful.shard.sessions import SessionJournal, SessionRecords

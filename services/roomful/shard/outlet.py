@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import Cast, Entry, Sink
+from roomful.shard.base import Sink
 from roomful.shard.held import Held, StreamStatistics
+from roomful.shard.message import Cast, Entry
 from roomful.shard.publication import CastMessage
 
 __all__ = ["Outlet"]

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from roomful.shard.base import Cast, Member, Members, RoomId, UserId
+from roomful.shard.base import Member, Members
+from roomful.shard.message import Cast, RoomId, UserId
 
 __all__ = ["PresenceLimits", "RoomPresence"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from roomful.shard.base import Entry, Envelope, UserId
+from roomful.shard.message import Entry, Envelope, UserId
 
 __all__ = [
     "Canary",

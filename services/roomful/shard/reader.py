@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import RoomId, Sink
+from roomful.shard.base import Sink
 from roomful.shard.hearing import Ear, Hearing
 from roomful.shard.held import Held, StreamLimits
+from roomful.shard.message import RoomId
 from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, RespConnection, connect
 from roomful.shard.stream import ShardStream
 

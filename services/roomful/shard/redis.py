@@ -6,15 +6,8 @@ While Redis stores a batch the edge has nothing to do for it, and while the edge
 stored Redis has not. So there are two *lanes*, each with the batches of half of the buckets
 (docs/adr/0027-two-lanes.md).
 
-What is asked goes over one pipelined connection too, and not over a pool of redis-py's: ten
-thousand clients that join at once would need as many connections, or wait for each other.
-
-The edge has a *lease* on the shard, which covers its members in presence: it is renewed three
-times in its life, and when the edge dies its members leave by themselves. One that lapsed never
-comes back: the edge takes another name and joins everything again (on_swept).
-
-A call about a bucket that is not here, or in another term, raises Elsewhere: routing.py knows
-what to do.
+What is asked about a room, a bucket or a session is in room_calls.py; redis_shards.py is all
+shards of a cluster.
 """
 
 from __future__ import annotations
@@ -22,48 +15,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from roomful.cluster.cursor import ShardName
-from roomful.cluster.lineage import Segment
-from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import ShardRecord
-from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import (
-    PAGE_BYTES,
-    Archived,
-    Entry,
-    Erasure,
-    Joined,
-    Member,
-    Members,
-    Moved,
-    Page,
-    Replay,
-    RoomId,
-    SessionRecord,
-    Sink,
-    UserId,
-    user_room,
-)
-from roomful.shard.commit import (
-    Commit,
-    CommitLimits,
-    CommitStatistics,
-    Durability,
-    PublishRules,
-)
-from roomful.shard.link import Link
+from roomful.protocol.errors import Refused
+from roomful.shard.base import Archived, Moved, Replay, Sink
+from roomful.shard.batch import PublishRules
+from roomful.shard.calls import Calls
+from roomful.shard.commit import Commit, CommitLimits, CommitStatistics
+from roomful.shard.durability import Durability
+from roomful.shard.keys import LOGS, log_key, room_of
+from roomful.shard.lease import Lease
+from roomful.shard.message import Entry, RoomId
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.publication import decode_read
 from roomful.shard.reader import Reader, ReaderLimits
-from roomful.shard.resp import Login, LostConnection, ReplyError
+from roomful.shard.refusals import Elsewhere, unavailable
+from roomful.shard.resp import Login, LostConnection
+from roomful.shard.room_calls import RoomCalls
 
-__all__ = ["Elsewhere", "RedisShard", "ShardOptions", "unavailable"]
+__all__ = ["RedisShard", "ShardOptions"]
 
 logger = logging.getLogger("roomful.shard")
 
@@ -71,26 +45,7 @@ LANES: Final = 2
 SWEEP_S: Final = 1.0
 SWEEP_STEPS: Final = 200
 SCANNED: Final = 1_000
-UNKNOWN: Final = "not_known"
-
-# What a primary says when it is not, or cannot yet: the same call may do later, or elsewhere.
-_NOT_NOW: Final = (
-    *("LOADING", "READONLY", "BUSY", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "OOM"),
-    "MISCONF",  # its disk is full
-    *("NOAUTH", "NOPERM"),  # its users are being changed
-)
-
-
-class Elsewhere(Exception):
-    """
-    The shard does not take this now, and changed nothing.
-
-    *words* say why: `MOVED 7 s2`, `FROZEN 120`, `VERSION 8`, `STALE_TERM 3`, or what Redis said.
-    """
-
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.words = words
+END_LEASE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +68,9 @@ class ShardOptions:
 
 
 class RedisShard:
-    """One shard. Implements Home, and what a Rooms needs of it for its own rooms."""
+    """One shard. Implements Home; what is asked about its rooms is *rooms*."""
 
-    # Mutable state: the term and address; the lease's name; and the tasks that keep it all up.
+    # Mutable state: the bytes that wait, and the tasks that keep it all up.
     def __init__(
         self,
         name: ShardName,
@@ -129,12 +84,7 @@ class RedisShard:
         and was told where it is.
         """
         self._name = name
-        self._edge = edge
         self._options = options
-        self._term = 0
-        self._lease_number = 0
-        self._leased = asyncio.Event()
-        self._renew = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.on_refused: Callable[[str], None] = _ignore
         """Hears why the shard refused a call of ours that is about no bucket."""
@@ -156,57 +106,80 @@ class RedisShard:
         self.waiting_bytes = 0
         """Of all posts that were given to this shard's buckets and are not settled."""
         self.reader = Reader(name, edge, sink, login=options.login, limits=options.reader)
-        self._link = Link(
-            f"roomful-calls-{edge}",
-            timeout_s=options.call_timeout_s,
-            login=options.login,
-            on_up=self._connected,
+        self._calls = Calls(
+            name, edge, timeout_s=options.call_timeout_s, login=options.login, on_up=self._connected
+        )
+        self._lease = Lease(
+            name,
+            edge,
+            self._calls,
+            life_s=options.lease_s,
+            about=options.about,
+            on_refused=lambda words: self.on_refused(words),
+            on_swept=lambda: self.on_swept(),
+        )
+        self.rooms = RoomCalls(
+            self._calls, self._lease, presence=options.presence, age_ms=options.rules.age_ms
         )
 
     def __repr__(self) -> str:
-        return f"<RedisShard {self._name} term {self._term}, {self.lanes}>"
+        return f"<RedisShard {self._name} term {self._calls.term}, {self.lanes}>"
 
     # Life -----------------------------------------------------------------------------------
 
     def retarget(self, record: ShardRecord, durability: Durability) -> None:
         """Use the primary of *record* in its term, from now on."""
-        is_new = record.term != self._term
-        self._term = record.term
+        is_new = record.term != self._calls.term
         for lane in self.lanes:
             lane.retarget(record.primary, record.term, durability)
         self.reader.retarget(record.primary, record.term)
-        self._link.retarget(record.primary)
+        self._calls.retarget(record.primary, record.term)
         if is_new:
-            self._renew.set()
+            self._lease.renew_soon()
 
     def _connected(self) -> None:
-        self._renew.set()
+        self._lease.renew_soon()
         self.on_up()
 
     def start(self) -> None:
         """Begin, in the running loop."""
-        loop = asyncio.get_running_loop()
-        lanes = (lane.run for lane in self.lanes)
-        keep = (self._keep_lease, self._sweep, self.reader.run, self._link.run, *lanes)
-        self._tasks = [loop.create_task(run(), name=f"{run.__name__} {self._name}") for run in keep]
-        for task in self._tasks:
-            task.add_done_callback(_report)
+        # In the order in which they end.
+        self._spawn("lease", self._lease.run())
+        self._spawn("sweep", self._sweep())
+        self._spawn("reader", self.reader.run())
+        for number, lane in enumerate(self.lanes):
+            self._spawn(f"lane {number}", lane.run())
+        self._spawn("calls", self._calls.run())
+
+    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{what} of {self._name}")
+        task.add_done_callback(_report)
+        self._tasks.append(task)
 
     async def aclose(self) -> None:
         """Give the lease back and let go of everything; what waits has been settled before."""
         for task in self._tasks[:2]:
             task.cancel()
-        if self._leased.is_set():
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._fcall("end_lease", (), self._term, self._lease)
-            except (Elsewhere, LostConnection, Refused, TimeoutError) as exc:
-                logger.warning("lease not given back", extra={"shard": self._name, "why": str(exc)})
+        await self._lease.end(END_LEASE_S)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._tasks.clear()
+
+    async def _sweep(self) -> None:
+        """Do the shard's housekeeping; each edge does, so that any may be gone."""
+        presence = self._options.presence
+        limits = SWEEP_STEPS, int(presence.grace_s * 1000), presence.list_limit
+        while True:
+            has_more = 0
+            try:
+                has_more = await self._calls.call("sweep", (), *limits)
+            except Elsewhere as exc:
+                self.on_refused(exc.words)
+            except (LostConnection, Refused):
+                pass  # the log says so
+            await asyncio.sleep(SWEEP_S * (0.05 if has_more else 0.75 + random.random() / 2))  # noqa: S311
 
     @property
     def is_up(self) -> bool:
@@ -253,14 +226,12 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
             Moved: a room is not here.
         """
-        names, term = list(rooms), self._term
+        names, term = list(rooms), self._calls.term
         arguments = [after, limit_bytes, self._options.rules.age_ms, *rooms.values()]
         if upto is not None:
             arguments += [upto[room] for room in names]
         try:
-            reply = await self._fcall(
-                "read", [_log(room) for room in names], self._term, *arguments
-            )
+            reply = await self._calls.call("read", [log_key(room) for room in names], *arguments)
         except (Elsewhere, LostConnection) as exc:
             if isinstance(exc, Elsewhere):
                 self.on_refused(exc.words)
@@ -278,7 +249,7 @@ class RedisShard:
             for one in found:
                 self.reader.stream.note(names[one.place], one.offset)
             await self.reader.heard(reached)
-            if term != self._term:
+            if term != self._calls.term:
                 # What was read may be what the next primary does not have.
                 raise Moved(f"{self._name} to another primary")
         return Replay(entries, reached, is_complete=bool(is_complete))
@@ -291,10 +262,13 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
         """
         try:
-            newest, oldest, age_ms, entries, size, missing = await self._fcall("outbox", ())
+            reply = await self._calls.call_in_any_term("outbox")
         except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
+        newest, oldest, age_ms, entries, size, missing = reply
         return Archived(oldest - 1 if oldest else newest, missing, entries, size, age_ms)
+
+    # The whole shard ------------------------------------------------------------------------
 
     async def logs(self) -> Sequence[RoomId]:
         """
@@ -306,99 +280,12 @@ class RedisShard:
         rooms: set[RoomId] = set()
         cursor: bytes | int = 0
         try:
-            while True:
-                words = "SCAN", cursor, "MATCH", "{*}l:*", "COUNT", SCANNED
-                cursor, keys = await self._link.call(*words)
-                rooms.update(RoomId(key.split(b"}l:", 1)[1].decode()) for key in keys)
-                if cursor == b"0":
-                    return sorted(rooms)
-        except (LostConnection, ReplyError) as exc:
+            while cursor != b"0":
+                cursor, keys = await self._calls.scan(cursor, LOGS, SCANNED)
+                rooms.update(map(room_of, keys))
+        except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
-
-    # Rooms: these raise what _fcall() does ----------------------------------------
-
-    async def join(
-        self, version: int, room: RoomId, user: UserId, connection: str, status: str
-    ) -> Joined:
-        """Record *connection* of *user* in the room's presence."""
-        await self._leased.wait()
-        limit = self._options.presence.list_limit
-        who = (self._lease, connection, user, status)
-        try:
-            newest, *listed = await self._fcall(
-                "join", [_key("p", room)], self._term, version, *who, limit, limit
-            )
-        except Elsewhere as exc:
-            if exc.words == "NO_LEASE":
-                self._renew.set()
-            raise
-        return Joined(newest, _members(listed))
-
-    async def leave(
-        self, version: int, room: RoomId, user: UserId, connection: str, *, with_grace: bool
-    ) -> None:
-        """Take *connection* out of the room's presence."""
-        presence = self._options.presence
-        grace_ms = int(presence.grace_s * 1000) if with_grace else 0
-        who = (self._lease, connection, user)
-        await self._fcall(
-            "leave", [_key("p", room)], self._term, version, *who, grace_ms, presence.list_limit
-        )
-
-    async def set_status(self, version: int, room: RoomId, user: UserId, status: str) -> None:
-        """Change the user's status in the room's presence."""
-        await self._fcall("set_status", [_key("p", room)], self._term, version, user, status)
-
-    async def members(self, room: RoomId) -> Members:
-        """Give who is in the room."""
-        limit = self._options.presence.list_limit
-        return _members(await self._fcall("members", [_key("p", room)], self._term, limit))
-
-    async def page(
-        self, room: RoomId, *, before: int | None, after: int | None, limit: int
-    ) -> Page:
-        """Give a page of the room's log."""
-        bounds = ["" if bound is None else bound for bound in (before, after)]
-        age_ms = self._options.rules.age_ms
-        following, packed = await self._fcall(
-            "page", [_log(room)], self._term, *bounds, limit, PAGE_BYTES, age_ms
-        )
-        return Page(_entries(packed), following or None)
-
-    async def lineage(self, bucket: int) -> Sequence[Segment]:
-        """Give where what is in a bucket that is here was stored, oldest first."""
-        _, packed = await self._fcall("lineage", [b"{%d}b" % bucket], self._term)
-        return [
-            Segment(shard, upto, [(kept, began) for began, kept in terms])
-            for shard, upto, terms, _ in _lineage(packed)
-        ]
-
-    async def erase(self, version: int, room: RoomId, erasure: Erasure) -> int:
-        """Let go of what *erasure* covers in the room's log."""
-        offset = "" if erasure.offset is None else erasure.offset
-        # All of a user's own room goes.
-        user = "" if erasure.user is None or room == user_room(erasure.user) else erasure.user
-        what = (erasure.at_ms, offset, user)
-        return int(await self._fcall("erase", [_log(room)], self._term, version, *what))
-
-    async def save_session(
-        self, version: int, record: SessionRecord, ttl_s: float, *, is_taken: bool
-    ) -> bool:
-        """Keep *record*; False: somebody else has taken the session up."""
-        packed = msgspec.msgpack.encode(record)
-        what = (record.generation, packed, int(ttl_s * 1000), int(is_taken))
-        key = _key("o", record.pid)
-        return bool(await self._fcall("save_session", [key], self._term, version, *what))
-
-    async def load_session(self, pid: str) -> SessionRecord | None:
-        """Give the record of *pid* if it is still kept."""
-        packed = await self._fcall("load_session", [_key("o", pid)], self._term)
-        return None if packed is None else _record(packed)
-
-    async def drop_session(self, version: int, record: SessionRecord) -> None:
-        """Forget the record, unless it was taken up elsewhere."""
-        key = _key("o", record.pid)
-        await self._fcall("drop_session", [key], self._term, version, record.generation)
+        return sorted(rooms)
 
     async def ask(self, function: str, *args: bytes | str | int) -> Any:
         """
@@ -408,7 +295,7 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
         """
         try:
-            return await self._fcall(function, (), self._term, *args)
+            return await self._calls.call(function, (), *args)
         except (Elsewhere, LostConnection) as exc:
             if isinstance(exc, Elsewhere):
                 self.on_refused(exc.words)
@@ -422,120 +309,10 @@ class RedisShard:
             Refused: SHARD_UNAVAILABLE.
         """
         try:
-            reply = await self._fcall("edges", ())
+            reply = await self._calls.call_in_any_term("edges")
         except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
         return [about.decode() for about in reply[1::2]]
-
-    async def _fcall(self, function: str, keys: Sequence[bytes], *args: bytes | str | int) -> Any:
-        """
-        Call a function.
-
-        Raises:
-            Elsewhere: it may do later, or on another server.
-            LostConnection: no reply came.
-            Refused: INTERNAL, it would fail again: a key is not what the library made it.
-        """
-        command = "FCALL_RO" if function in _READ_ONLY else "FCALL"
-        try:
-            return await self._link.call(command, f"roomful_v1_{function}", len(keys), *keys, *args)
-        except ReplyError as exc:
-            words = str(exc)
-            if words.startswith("ROOMFUL "):
-                raise Elsewhere(words.removeprefix("ROOMFUL ")) from exc
-            if words.startswith(_NOT_NOW) or "unction not found" in words:
-                raise Elsewhere(words) from exc
-            logger.error(
-                "call failed", extra={"shard": self._name, "function": function, "why": words}
-            )
-            why = f"shard {self._name} could not do this"
-            raise Refused(RefusalCode.INTERNAL, why) from exc
-
-    # Housekeeping ---------------------------------------------------------------------------
-
-    @property
-    def _lease(self) -> str:
-        return f"{self._edge}.{self._lease_number}"
-
-    async def _keep_lease(self) -> None:
-        """Take the lease, and renew it three times in its life."""
-        while True:
-            self._renew.clear()
-            wait_s = self._options.lease_s / 3
-            if not await self._try_lease():
-                wait_s = min(wait_s, 0.1 + 0.2 * random.random())  # noqa: S311 - no secret
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._renew.wait()
-            except TimeoutError:
-                continue
-
-    async def _try_lease(self) -> bool:
-        is_new = not self._leased.is_set()
-        ttl_ms, about = int(self._options.lease_s * 1000), self._options.about
-        try:
-            await self._fcall("lease", (), self._term, self._lease, int(is_new), ttl_ms, about)
-        except Elsewhere as exc:
-            # Taken is our own, when the reply to an earlier try was lost.
-            if exc.words in ("NO_LEASE", "LEASE_TAKEN"):
-                self._lease_number += 1
-                if not is_new:
-                    logger.warning("lease lost", extra={"shard": self._name})
-                self._leased.clear()
-            else:
-                self.on_refused(exc.words)
-            return False
-        except (LostConnection, Refused):
-            return False
-        self._leased.set()
-        if is_new and self._lease_number:
-            self.on_swept()
-        return True
-
-    async def _sweep(self) -> None:
-        """Do the shard's housekeeping; each edge does, so that any may be gone."""
-        presence = self._options.presence
-        limits = SWEEP_STEPS, int(presence.grace_s * 1000), presence.list_limit
-        while True:
-            has_more = 0
-            try:
-                has_more = await self._fcall("sweep", (), self._term, *limits)
-            except Elsewhere as exc:
-                self.on_refused(exc.words)
-            except (LostConnection, Refused):
-                pass  # the log says so
-            await asyncio.sleep(SWEEP_S * (0.05 if has_more else 0.75 + random.random() / 2))  # noqa: S311
-
-
-_READ_ONLY: Final = frozenset(
-    {"edges", "lineage", "load_session", "members", "outbox", "page", "read", "revocations"}
-)
-
-_entries = msgspec.msgpack.Decoder(list[Entry]).decode
-_lineage = msgspec.msgpack.Decoder(list[tuple[ShardName, int, list[tuple[int, int]], int]]).decode
-_record = msgspec.msgpack.Decoder(SessionRecord).decode
-
-
-def _key(kind: str, name: str) -> bytes:
-    return b"{%d}%b:%b" % (bucket_of(name), kind.encode(), name.encode())
-
-
-def _log(room: RoomId) -> bytes:
-    return _key("l", room)
-
-
-def _members(listed: list[Any]) -> Members:
-    count, *pairs = listed
-    words = [word.decode() for word in pairs]
-    members = [
-        Member(UserId(user), status) for user, status in zip(words[::2], words[1::2], strict=True)
-    ]
-    return Members(members, count)
-
-
-def unavailable(shard: ShardName, why: object) -> Refused:
-    """Give the refusal of what *shard* cannot do now."""
-    return Refused(RefusalCode.SHARD_UNAVAILABLE, f"shard {shard} cannot be reached: {why}")
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -5,7 +5,7 @@ The messages of a bucket go to one shard at a time. At the first refusal the buc
 what was refused, what waits behind it in the shard's commit, and what is published from then on
 wait in one queue, in order. It is opened again when its shard is known and nothing of it is under
 way any more; then the queue goes out first. So nothing overtakes, whatever a move or a failover
-does (research: the reordering that a model check found).
+does (docs/adr/0016-group-commit-and-routes.md).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Final
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Topology
 from roomful.protocol.errors import Refused
-from roomful.shard.commit import Commit, Post
-from roomful.shard.holding import Place
+from roomful.shard.commit import Commit
+from roomful.shard.holding import Arrival, Place
+from roomful.shard.post import Post
 from roomful.shard.redis import RedisShard
 
 __all__ = ["RETRY_S", "Route", "Routes"]
@@ -172,6 +173,21 @@ class Routes:
         if route.waiting is not None:
             self._open_soon(route, delay_s)
         return delay_s
+
+    def hear_refusal(self, words: str) -> None:
+        """Believe what a shard said that is not what the topology says: of a bucket, or of all."""
+        if words.startswith("MOVED ") and words.endswith("}"):
+            self.learn(self[int(words[words.index("{") + 1 : -1])], words)
+        else:
+            self._ask_soon()
+
+    def take_arrival(self, shard: RedisShard, arrival: Arrival) -> None:
+        """Believe a shard that says that a bucket came to it, also if the topology is older."""
+        route = self[arrival.bucket]
+        if arrival.version > route.version or (
+            arrival.version == route.version and route.shard is not shard
+        ):
+            self.redirect(route, shard, arrival.version)
 
     def _open_soon(self, route: Route, delay_s: float = 0.0) -> None:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 
-from roomful.shard.base import RoomId, Stored, UserId
+from roomful.shard.base import Stored
+from roomful.shard.message import RoomId, UserId
 
 __all__ = ["IdKey", "SenderIds"]
 

@@ -19,7 +19,8 @@ from typing import Final, Protocol
 import msgspec
 
 from roomful.protocol.errors import Refused
-from roomful.shard.base import SessionRecord, user_room
+from roomful.shard.base import SessionRecord
+from roomful.shard.message import user_room
 
 __all__ = ["SessionChange", "SessionJournal", "SessionRecords", "pack_record", "unpack_record"]
 

@@ -23,64 +23,42 @@ rooms of the shard and the next message would hide the loss.
 
 A room whose bucket comes from another shard is heard there up to its end, and here after that.
 Meanwhile (a *bar*) the live stream waits as in a round, from where it told of the arrival: so no
-cursor passes what is still to come (moving.py).
+cursor passes what is still to come (holding.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Sequence
 
 from roomful.cluster.cursor import ShardName
-from roomful.shard.base import RoomId, Sink
-from roomful.shard.filling import (
-    Read,
-    Request,
-    Round,
-    Subscribe,
-    Tails,
-    Unsubscribe,
-    Waiting,
-)
+from roomful.shard.asking import Asking, Read, Request, Tails
+from roomful.shard.base import Sink
+from roomful.shard.filling import Round, Waiting
 from roomful.shard.held import Held, HeldRooms, StreamLimits, StreamStatistics, channel_of
+from roomful.shard.message import RoomId
 from roomful.shard.outlet import Outlet
 from roomful.shard.publication import CastMessage, Found, Publication, decode_message
 from roomful.shard.terms import Terms
 
 __all__ = ["ShardStream"]
 
-_CHUNK: Final = 512
-"""Rooms in one command."""
-
-T = TypeVar("T")
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(items), _CHUNK):
-        yield items[first : first + _CHUNK]
-
-
-def _count_tails(requests: Sequence[Request]) -> int:
-    return sum(isinstance(request, Tails) for request in requests)
-
 
 class ShardStream:
     """The rooms that an edge holds on one shard, and what becomes of what is heard of them."""
 
-    # Mutable state: the rooms; how far the sink has heard the shard; what is to be said next; the
-    # round that is under way; and the rooms that this turn of the audit has not asked for yet.
+    # Mutable state: the rooms; how far the sink has heard the shard; what is to be said next; and
+    # the round that is under way, with what holds it up.
     def __init__(self, shard: ShardName, sink: Sink, limits: StreamLimits | None = None) -> None:
         self._shard = shard
         self._limits = limits or StreamLimits()
         self.statistics = StreamStatistics()
         self._outlet = Outlet(shard, sink, self.statistics)
         self._rooms = HeldRooms()
+        self._asking = Asking(self._rooms)
         self._is_connected = False
         self._terms = Terms(0)
-        self._requests: list[Request] = []
         self._round: Round | None = None
         self._bars: set[object] = set()
-        self._audit: list[bytes] = []
 
     def __repr__(self) -> str:
         state = "live" if self.is_live else "filling" if self._is_connected else "not connected"
@@ -133,21 +111,7 @@ class ShardStream:
 
     def take_requests(self) -> list[Request]:
         """Give what is to be said to the server now, in this order."""
-        if not self._is_connected:
-            return []
-        requests, self._requests = self._requests, []
-        leaving, joining = self._rooms.take_changes()
-        requests += [Unsubscribe(chunk) for chunk in _chunks(leaving)]
-        requests += self._subscribe(joining, None)
-        return requests
-
-    def _subscribe(self, rooms: list[Held], round_: Round | None) -> list[Request]:
-        requests: list[Request] = []
-        for chunk in _chunks(rooms):
-            channels = [held.channel for held in chunk]
-            self._rooms.expect(channels)
-            requests += Subscribe(channels), Tails(chunk, round_)
-        return requests
+        return self._asking.take() if self._is_connected else []
 
     # What comes from another shard ----------------------------------------------------------
 
@@ -176,11 +140,7 @@ class ShardStream:
         round_ = self._round
         if round_ is None:
             return
-        leaving, joining = self._rooms.take_changes()
-        self._requests += [Unsubscribe(chunk) for chunk in _chunks(leaving)]
-        requests = self._subscribe(joining, round_)
-        round_.asked += _count_tails(requests)
-        self._requests += requests
+        round_.asked += self._asking.ask_changes(round_)
         self._begin_reads_if_due(round_)
 
     # The connection -------------------------------------------------------------------------
@@ -197,30 +157,18 @@ class ShardStream:
         self._is_connected = True
         self._terms = terms
         # Before anything newer goes out.
-        self._rewind(terms)
+        self._outlet.tell_rewound(self._rooms.rewind(terms))
         round_ = self._open_round(is_long=is_long)
-        requests = self._subscribe(list(self._rooms.held.values()), round_)
-        round_.asked = _count_tails(requests)
-        if not requests:
-            requests = [Tails((), round_)]
-            round_.asked = 1
-        self._requests = requests
+        rooms = list(self._rooms.held.values())
+        ask = self._asking.subscribe if rooms else self._asking.ask_tails
+        round_.asked = ask(rooms, round_)
 
     def disconnect(self) -> None:
         """End with the connection; rooms stay held."""
         self._is_connected = False
         self._abandon()
         self._rooms.disconnect()
-        self._requests.clear()
-
-    def _rewind(self, terms: Terms) -> None:
-        rooms = []
-        for held in self._rooms.held.values():
-            kept = terms.lost_above(held.last)
-            if kept is not None and held.last > kept:
-                rooms.append(held)
-                held.last = held.heard = kept
-        self._outlet.tell_rewound(rooms)
+        self._asking.clear()
 
     # What comes -----------------------------------------------------------------------------
 
@@ -307,10 +255,7 @@ class ShardStream:
     def _begin_round(self) -> None:
         """See what all rooms have, and read what is missing."""
         round_ = self._open_round()
-        # Never none: the reply is also what the end of the round waits for.
-        chunks = list(_chunks(list(self._rooms.held.values()))) or [()]
-        round_.asked = len(chunks)
-        self._requests += [Tails(chunk, round_) for chunk in chunks]
+        round_.asked = self._asking.ask_tails(list(self._rooms.held.values()), round_)
 
     def _abandon(self) -> None:
         round_, self._round = self._round, None
@@ -319,13 +264,8 @@ class ShardStream:
 
     def audit(self, count: int) -> None:
         """Ask for the tails of the next *count* rooms: a loss in a quiet room is found, too."""
-        if not self.is_live or not self._rooms.held:
-            return
-        if not self._audit:
-            self._audit = list(self._rooms.held)
-        chosen = [self._audit.pop() for _ in range(min(count, len(self._audit)))]
-        rooms = [held for channel in chosen if (held := self._rooms.held.get(channel)) is not None]
-        self._requests += [Tails(chunk) for chunk in _chunks(rooms)]
+        if self.is_live:
+            self._asking.audit(count)
 
     def on_tails(self, request: Tails, seq: int, tails: Sequence[int]) -> None:
         """
@@ -337,7 +277,9 @@ class ShardStream:
         round_ = self._round
         self._terms.know(seq)
         if seq < self._outlet.position:
-            self._go_back(seq)
+            # In the same term: nothing that was heard is certain.
+            self._outlet.tell_rewound(self._rooms.go_back(seq))
+            self._outlet.position = seq
         behind, gone = [], []
         for held, tail in zip(request.rooms, tails, strict=True):
             # One that was not said to be heard yet has Tails of its own, behind its SUBSCRIBE.
@@ -371,15 +313,6 @@ class ShardStream:
         if round_ is not None and request.round is round_:
             self._begin_reads_if_due(round_)
 
-    def _go_back(self, seq: int) -> None:
-        """The shard has less than was heard of it, in the same term: nothing heard is certain."""
-        rooms = [held for held in self._rooms.held.values() if held.last > seq]
-        for held in self._rooms.held.values():
-            held.last = min(held.last, seq)
-            held.heard = None if held.heard is None else min(held.heard, seq)
-        self._outlet.tell_rewound(rooms)
-        self._outlet.position = seq
-
     def _begin_reads_if_due(self, round_: Round) -> None:
         if round_ is not self._round or round_.asked or self._bars:
             return
@@ -398,7 +331,7 @@ class ShardStream:
         if round_ is not self._round:
             return
         self.statistics.filled += len(found)
-        round_.take_page(request, found, reached)
+        round_.take_page(share, request.rooms, found, reached)
         if is_complete:
             round_.complete(share)
         self._advance(round_)
@@ -435,10 +368,7 @@ class ShardStream:
             self._outlet.reach(horizon)
             for share in shares:
                 if not share.is_asked and share.reached == horizon:
-                    share.is_asked = True
-                    rooms = tuple(share.rooms)
-                    heard = tuple(held.heard or 0 for held in rooms)
-                    self._requests.append(Read(share, rooms, heard, share.reached))
+                    self._asking.read(share)
             return
         self._round = None
         rooms_behind = (held for held, tail in round_.later if (held.heard or 0) < tail)

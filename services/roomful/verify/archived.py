@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from roomful.archive.base import Archive, ArchiveUnavailable
-from roomful.shard.base import RoomId
+from roomful.shard.message import RoomId
 from roomful.verify.ledger import FOREIGN, Stored, key_text, parse_key
 
 __all__ = ["ArchiveFigures", "compare_archive", "read_archive"]

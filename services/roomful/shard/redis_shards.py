@@ -4,8 +4,9 @@ All shards of a cluster, as one place where rooms are: each room's bucket says i
 The topology says which shard owns a bucket, and the shards know better: their refusals (`MOVED`,
 `FROZEN`, `VERSION`, `STALE_TERM`) are believed at once, and a newer topology is asked for.
 
-Where each bucket is and the order of its messages are in routes.py, where rooms are heard in
-holding.py. What waits is bounded in bytes and time like all publishes.
+Where each bucket is and the order of its messages are in routes.py, where it was before in
+lineages.py, where rooms are heard in holding.py. What waits is bounded in bytes and time like all
+publishes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -23,25 +23,19 @@ from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import Topology
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import (
-    Cast,
-    Envelope,
-    Erasure,
-    Joined,
-    Lineage,
-    Members,
-    Page,
-    RoomId,
-    SessionRecord,
-    Settle,
-    Sink,
-    UserId,
-)
-from roomful.shard.commit import CommitStatistics, Durability, Post
+from roomful.shard.base import Joined, Lineage, Members, Page, SessionRecord, Settle, Sink
+from roomful.shard.commit import CommitStatistics
 from roomful.shard.directory import Directory
+from roomful.shard.durability import Durability
+from roomful.shard.erasure import Erasure
 from roomful.shard.fsync import check_fsync
-from roomful.shard.holding import Arrival, Holding, Place
-from roomful.shard.redis import Elsewhere, RedisShard, ShardOptions, unavailable
+from roomful.shard.holding import Holding, Place
+from roomful.shard.keys import log_place
+from roomful.shard.lineages import Lineages
+from roomful.shard.message import Cast, Envelope, RoomId, UserId
+from roomful.shard.post import Post
+from roomful.shard.redis import RedisShard, ShardOptions
+from roomful.shard.refusals import Elsewhere, unavailable
 from roomful.shard.resp import LostConnection, pack
 from roomful.shard.routes import RETRY_S, Route, Routes
 
@@ -51,7 +45,6 @@ logger = logging.getLogger("roomful.shard")
 
 TICK_S: Final = 0.25
 """How often it is looked for messages that are over their time."""
-FIRST_VERSION: Final = 1
 CLOSE_S: Final = 5.0
 """How long messages may take that are under way when the edge ends."""
 
@@ -86,11 +79,11 @@ class RedisShards:
         """Called when there is a new connection to a shard."""
         self.channels: dict[bytes, Callable[[bytes], None]] = {}
         """What else is heard on every shard, by channel; to be filled before start()."""
-        self._lineages: dict[int, tuple[int, Lineage]] = {}
+        self._lineages = Lineages()
         self.holding = Holding(self.shards, self._place_of, self._get_sink)
-        self.holding.on_arrival = self._on_arrival
         self.holding.on_moved = lambda shard, bucket: self.on_moved(shard.name, bucket)
         self.routes = Routes(self.shards, ask_soon=directory.ask_soon, expect=self.holding.expect)
+        self.holding.on_arrival = self.routes.take_arrival
         self._sink: Sink | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_ending = False
@@ -177,7 +170,7 @@ class RedisShards:
                     lane.expire(now)
             for route, post in self.routes.late(now):
                 self.statistics.expired += 1
-                post.end(unavailable(route.shard.name, "in time"))
+                post.end(unavailable(route.shard.name, "nothing was stored in time"))
 
     def unready(self) -> str | None:
         """Say why no client should come here now."""
@@ -210,23 +203,10 @@ class RedisShards:
 
     async def lineage(self, room: RoomId) -> Lineage:
         """Give where *room* is and was; asked once for each version of its bucket."""
-        bucket = bucket_of(room)
-        route, known = self.routes[bucket], self._lineages.get(bucket)
-        if known is not None and known[0] == route.version and known[1].home is route.shard:
-            return known[1]
-        if route.version == FIRST_VERSION:
-            # It has not moved; or it has, and will not be found where it was.
-            lineage = Lineage(route.shard)
-            self._lineages[bucket] = route.version, lineage
-            return lineage
-
-        async def ask(to: Route) -> Lineage:
-            version, shard = to.version, to.shard
-            lineage = Lineage(shard, await shard.lineage(bucket))
-            self._lineages[bucket] = version, lineage
-            return lineage
-
-        return await self._ask(room, ask)
+        known = self._lineages.find(self.routes[bucket_of(room)])
+        if known is not None:
+            return known
+        return await self._ask(room, self._lineages.ask)
 
     def positions(self) -> Mapping[ShardName, int]:
         """Give how far the sink has heard each shard."""
@@ -254,36 +234,19 @@ class RedisShards:
     def _add_shard(self, name: ShardName) -> None:
         shard = RedisShard(name, self._edge, self._get_sink(), self._options, self.statistics)
         self.shards[name] = shard
-        shard.on_refused = shard.reader.on_refused = self._on_refused
+        shard.on_refused = shard.reader.on_refused = self.routes.hear_refusal
         shard.on_swept = lambda: self.on_swept(name)
         shard.on_up = lambda: self.on_up(name)
         shard.reader.channels.update(self.channels)
         shard.reader.channels[b"roomful:topology"] = self._directory.hear
-        shard.reader.channels[b"roomful:arrivals"] = lambda words: self._hear_of(shard, [words])
-        shard.reader.on_arrivals = lambda table: self._hear_of(
+        shard.reader.channels[b"roomful:arrivals"] = lambda words: self.holding.hear(shard, [words])
+        shard.reader.on_arrivals = lambda table: self.holding.hear(
             shard, [b" ".join(pair) for pair in zip(table[::2], table[1::2], strict=True)]
         )
         for lane in shard.lanes:
-            lane.on_refused = self._on_refused
+            lane.on_refused = self.routes.hear_refusal
             lane.on_closed = self.routes.take_back
         shard.start()
-
-    def _hear_of(self, shard: RedisShard, told: Sequence[bytes]) -> None:
-        """A shard says which buckets came to it."""
-        try:
-            arrivals = [Arrival.parse(words) for words in told]
-        except ValueError:
-            logger.error("arrival unreadable", extra={"shard": shard.name, "words": str(told)})
-            return
-        self.holding.arrive(shard, arrivals)
-
-    def _on_arrival(self, shard: RedisShard, arrival: Arrival) -> None:
-        """It is right, also if the topology is older."""
-        route = self.routes[arrival.bucket]
-        if arrival.version > route.version or (
-            arrival.version == route.version and route.shard is not shard
-        ):
-            self.routes.redirect(route, shard, arrival.version)
 
     def _remove_shard(self, shard: RedisShard) -> None:
         """It owns nothing any more: let it end what it has."""
@@ -295,18 +258,11 @@ class RedisShards:
 
         self._spawn(end())
 
-    def _on_refused(self, words: str) -> None:
-        """A shard is not what the topology says."""
-        if words.startswith("MOVED ") and words.endswith("}"):
-            self.routes.learn(self.routes[int(words[words.index("{") + 1 : -1])], words)
-        else:
-            self._directory.ask_soon()
-
     # Rooms ----------------------------------------------------------------------------------
 
     def publish(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
         """Store *envelope* on its room's shard; *settle* hears when it is safe."""
-        bucket, key = _place(envelope.room)
+        bucket, key = log_place(envelope.room)
         route = self.routes[bucket]
         shard = route.shard
         size = envelope.size
@@ -348,30 +304,32 @@ class RedisShards:
     async def join(self, room: RoomId, user: UserId, connection: str, status: str) -> Joined:
         """Record *connection* of *user* in the room's presence."""
         return await self._ask(
-            room, lambda to: to.shard.join(to.version, room, user, connection, status)
+            room, lambda to: to.shard.rooms.join(to.version, room, user, connection, status)
         )
 
     async def leave(self, room: RoomId, user: UserId, connection: str, *, with_grace: bool) -> None:
         """Take *connection* out of the room's presence."""
         await self._ask(
             room,
-            lambda to: to.shard.leave(to.version, room, user, connection, with_grace=with_grace),
+            lambda to: to.shard.rooms.leave(
+                to.version, room, user, connection, with_grace=with_grace
+            ),
         )
 
     async def set_status(self, room: RoomId, user: UserId, status: str) -> None:
         """Change the user's status in the room's presence."""
-        await self._ask(room, lambda to: to.shard.set_status(to.version, room, user, status))
+        await self._ask(room, lambda to: to.shard.rooms.set_status(to.version, room, user, status))
 
     async def members(self, room: RoomId) -> Members:
         """Give who is in the room."""
-        return await self._ask(room, lambda to: to.shard.members(room))
+        return await self._ask(room, lambda to: to.shard.rooms.members(room))
 
     async def page(
         self, room: RoomId, *, before: int | None, after: int | None, limit: int
     ) -> Page:
         """Give a page of the room's log."""
         return await self._ask(
-            room, lambda to: to.shard.page(room, before=before, after=after, limit=limit)
+            room, lambda to: to.shard.rooms.page(room, before=before, after=after, limit=limit)
         )
 
     async def erase(self, erasure: Erasure) -> int:
@@ -383,7 +341,7 @@ class RedisShards:
         return [room for shard in self.shards.values() for room in await shard.logs()]
 
     async def _erase(self, room: RoomId, erasure: Erasure) -> int:
-        return await self._ask(room, lambda to: to.shard.erase(to.version, room, erasure))
+        return await self._ask(room, lambda to: to.shard.rooms.erase(to.version, room, erasure))
 
     async def save_session(
         self, record: SessionRecord, ttl_s: float, *, is_taken: bool = False
@@ -391,16 +349,16 @@ class RedisShards:
         """Keep *record*; False: somebody else has taken the session up."""
         return await self._ask(
             record.pid,
-            lambda to: to.shard.save_session(to.version, record, ttl_s, is_taken=is_taken),
+            lambda to: to.shard.rooms.save_session(to.version, record, ttl_s, is_taken=is_taken),
         )
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give the record of *pid* if it is still kept."""
-        return await self._ask(pid, lambda to: to.shard.load_session(pid))
+        return await self._ask(pid, lambda to: to.shard.rooms.load_session(pid))
 
     async def drop_session(self, record: SessionRecord) -> None:
         """Forget the record, unless it was taken up elsewhere."""
-        await self._ask(record.pid, lambda to: to.shard.drop_session(to.version, record))
+        await self._ask(record.pid, lambda to: to.shard.rooms.drop_session(to.version, record))
 
     async def _ask(self, name: str, ask: Callable[[Route], Awaitable[T]]) -> T:
         """
@@ -424,10 +382,3 @@ class RedisShards:
                     await asyncio.sleep(delay_s * (0.75 + random.random() / 2))  # noqa: S311
         except TimeoutError:
             raise unavailable(route.shard.name, why) from None
-
-
-@lru_cache(maxsize=16_384)
-def _place(room: RoomId) -> tuple[int, bytes]:
-    """Give a room's bucket, and the key of its log."""
-    bucket = bucket_of(room)
-    return bucket, b"{%d}l:%b" % (bucket, room.encode())
