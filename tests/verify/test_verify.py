@@ -146,7 +146,21 @@ def test_a_cluster_that_is_not_there_is_said() -> None:
 
     assert done.returncode == 3
     assert "only 0 of 1 clients could connect" in done.stderr
+    assert "failed last: [Errno 111]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("clients", ["1", "4"], ids=["Socket.IO", "all kinds"])
+def test_another_secret_is_said(tmp_path: Path, clients: str) -> None:
+    """Whoever gave the wrong one learns that it is that."""
+    with serving(tmp_path) as server:
+        done = run(
+            *(server.url, "--clients", clients, "--rooms", "1", "--rooms-per-client", "1"),
+            *("--connect-timeout", "1"),
+            secret="another-secret-that-is-long-enough-for-this",
+        )
+    assert done.returncode == 3
+    assert "Authentication failed" in done.stderr or "TOKEN_INVALID" in done.stderr
 
 
 def test_bad_arguments_are_all_named() -> None:

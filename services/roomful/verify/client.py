@@ -57,6 +57,8 @@ class ClientStatistics:
     refusals: dict[str, int] = field(default_factory=dict)
     retries: int = 0
     failed_connects: int = 0
+    last_failure: str = ""
+    """Why the last of those failed."""
     reconnect_s: list[float] = field(default_factory=list)
     """From the loss of a connection to being back in all rooms."""
     final_refusals: dict[str, int] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class Link(picows.WSListener):
         self.transport: picows.WSTransport | None = None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = loop.create_future()
+        self.why = "the connection was lost"
+        """What is known of its end."""
         self.connected: asyncio.Future[dict[str, Any]] = loop.create_future()
         """What the server said to the sign-in: it may come before the handshake's caller wakes."""
 
@@ -116,6 +120,9 @@ class Link(picows.WSListener):
         if frame.msg_type == _TEXT:
             self._client.on_text(self, frame.get_payload_as_bytes())
         elif frame.msg_type == _CLOSE:
+            payload = frame.get_payload_as_bytes()
+            code, words = int.from_bytes(payload[:2]), payload[2:].decode(errors="replace")
+            self.why = f"closed with {code} {words}".rstrip()
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
@@ -168,8 +175,9 @@ class Client(ABC):
             try:
                 await self._live_once()
                 attempts = 0
-            except _AWAY:
+            except _AWAY as exc:
                 self.world.statistics.failed_connects += 1
+                self.world.statistics.last_failure = str(exc) or type(exc).__name__
                 attempts += 1
             if self._stopping:
                 return
@@ -258,7 +266,7 @@ class Client(ABC):
                 async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
                     await asyncio.wait((entering, link.lost), return_when=asyncio.FIRST_COMPLETED)
                 if not entering.done():
-                    raise ConnectionError("lost while entering")
+                    raise ConnectionError(link.why)
                 entering.result()
             finally:
                 entering.cancel()

@@ -123,10 +123,12 @@ class Load:
                 await asyncio.gather(*map(bring, self.clients))
         except TimeoutError as exc:
             ready = sum(client.is_ready.is_set() for client in self.clients)
-            why = self.world.statistics.final_refusals or self.world.statistics.refusals
+            statistics = self.world.statistics
+            refused = statistics.final_refusals or statistics.refusals
             raise LoadFailed(
                 f"only {ready} of {len(self.clients)} clients could connect and join"
-                + (f"; refused: {why}" if why else "")
+                + (f"; refused: {refused}" if refused else "")
+                + (f"; failed last: {statistics.last_failure}" if statistics.last_failure else "")
             ) from exc
 
     async def run(self, until: float) -> None:

@@ -60,6 +60,7 @@ class StockClient(Client):
             if not link.connected.done():
                 link.connected.set_result(decode(text[2:]))
         elif kind in (b"44", b"41"):
+            link.why = f"the server says {text[2:].decode(errors='replace') or 'DISCONNECT'}"
             link.cut()
 
     def _on_event(self, event: list[Any]) -> None:
