@@ -152,11 +152,6 @@ class EdgeHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.reject(_BAD)
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._head_bytes = 0
-
     def on_headers_complete(self) -> None:
         """The head came; the body has its own time, also when the answer does not wait for it."""
         self._head_bytes = -1
