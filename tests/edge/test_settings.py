@@ -316,6 +316,9 @@ def test_the_table_shows_no_secrets() -> None:
     table = settings_table(loaded)
     shown = {key: value for key, _, value in table}
     assert shown["auth.secret"] == '"(set)"'
+    # What is not set is not said to be.
+    assert shown["archive.url"] == '""'
+    assert shown["redis.password"] == "null"
     assert shown["auth.issuer"] == "null"
     assert shown["port"] == "8080"
     assert all(SECRET not in value and "hush" not in value for value in shown.values())

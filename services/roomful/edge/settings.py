@@ -336,7 +336,6 @@ _SECRET_KEYS: Final = frozenset(
         "auth.secret",
         "access.webhook_secret",
         "archive.url",
-        "archive.shards_password",
         "redis.password",
     }
 )
@@ -349,7 +348,7 @@ def settings_table(settings: Settings) -> list[tuple[str, str, str]]:
         value: Any = settings
         for part in key.split("."):
             value = getattr(value, part)
-        if key in _SECRET_KEYS and value is not None:
+        if key in _SECRET_KEYS and value:
             value = "(set)"
         rows.append((key, variable_of(key), msgspec.json.encode(value).decode()))
     return rows
