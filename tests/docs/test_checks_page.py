@@ -7,7 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/kubernetes-checks.md").read_text()
-WHERE = {"chart": "tests/chart", "kube": "tests/kube", "e2e": "e2e", "cluster": "tests/cluster"}
+WHERE = {
+    "chart": "tests/chart",
+    "kube": "tests/kube",
+    "e2e": "e2e",
+    "cluster": "tests/cluster",
+    "control": "tests/control",
+}
+NAMED = re.compile(r"\b(" + "|".join(WHERE) + r") (?=`)|`(test_\w+)(?:\.py)?`")
 
 
 def test_all_fifty_are_there() -> None:
@@ -23,7 +30,7 @@ def test_every_test_that_is_named_exists() -> None:
     """Under that very name, where the row says that it is."""
     for row in PAGE.splitlines():
         place = ""
-        for kind, name in re.findall(r"\b(chart|kube|e2e|cluster)\b|`(test_\w+)(?:\.py)?`", row):
+        for kind, name in NAMED.findall(row):
             if kind:
                 place = WHERE[kind]
                 continue
