@@ -46,7 +46,8 @@ class HoldingShard(MemoryShard):
 
     def release(self, room: RoomId) -> None:
         """No longer hold *room*."""
-        self.held.remove(room)
+        if room in self.held:
+            self.held.remove(room)
 
 
 @dataclass(eq=False, slots=True)

@@ -43,10 +43,10 @@ class Holder(Protocol):
     """What lets this edge hear rooms."""
 
     async def hold(self, room: RoomId) -> None:
-        """Hear *room* from now on; raising, it is not held."""
+        """Hear *room* from now on; raising, it may be held, and release() is due."""
 
     def release(self, room: RoomId) -> None:
-        """No longer hear *room*."""
+        """No longer hear *room*; nothing happens if it is not held."""
 
 
 @dataclass(slots=True)
@@ -94,10 +94,9 @@ class Fanout:
         try:
             await self._shards.hold(room)
         except BaseException:
-            # What could not be held need not be released.
+            # Only here it is known whether somebody else is in it, or about to be.
             held.entering -= 1
-            if held.is_empty:
-                del self.rooms[room]
+            self._drop_if_empty(held)
             raise
         held.entering -= 1
         return held

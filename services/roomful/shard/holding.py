@@ -109,6 +109,9 @@ class Holding:
         """
         Hear *room* from now on.
 
+        Cancelled, it may stay held: others may wait for it, or be in it since a moment ago. Who
+        knows that there are none releases it.
+
         Raises:
             Refused: SHARD_UNAVAILABLE; it is not held.
         """
@@ -123,9 +126,6 @@ class Holding:
                 if self._held.get(room) is place:
                     self._take(room)
                     raise
-            except BaseException:
-                self.release(room)
-                raise
             if self._held.get(room) is place:
                 return
             # The bucket moved meanwhile, and what holds it there may not be ready.

@@ -196,7 +196,9 @@ class Reader:
             async with asyncio.timeout(self.limits.hold_s):
                 await asyncio.wait((waiters.ready,))
         except TimeoutError:
-            raise self._unavailable() from None
+            # Both may come in one turn of the loop: others that waited are in the room then.
+            if not waiters.ready.done():
+                raise self._unavailable() from None
         finally:
             waiters.count -= 1
             if not waiters.count:
