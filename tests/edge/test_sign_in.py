@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import cast
+
 import pytest
 
-from edge.world import World
+from edge.world import FakeTransport, World, make_settings
+from roomful.edge.edge import Edge
+from roomful.edge.encoding import Wire
+from roomful.edge.json_connection import JsonConnection
+from roomful.edge.socketio_connection import SocketIoConnection
+from roomful.edge.websocket import Socket
 from shard.clock import run, settle
+from support.tokens import make_token
 
 
 async def _come_to_rest(world: World) -> None:
@@ -64,5 +73,31 @@ def test_a_client_that_takes_its_connect_back(caplog: pytest.LogCaptureFixture, 
         await settle()
         _check_nobody_left(world, caplog)
         await world.aclose()
+
+    run(check())
+
+
+def test_only_who_could_resume_by_it_has_a_record() -> None:
+    """A plain JSON client resumes by what it says itself, so nothing is written at its joins."""
+
+    async def check() -> None:
+        edge = Edge(make_settings())
+        edge.start()
+        assert edge.memory is not None
+        socket = cast(Socket, FakeTransport())
+        plain = JsonConnection(edge, socket, "", make_token("alice"))
+        plain.on_text(b'{"type":"join-room","roomId":"a1"}')
+        await settle()
+        assert set(plain.rooms) == {"a1", "user:alice"}
+        assert edge.memory.dump().sessions == []
+        stock = SocketIoConnection(edge, FakeTransport(), Wire.CURSOR, "")
+        stock.on_text(b"0" + json.dumps({"token": make_token("bob")}).encode())
+        stock.on_text(b'2["join-room","a1"]')
+        await settle()
+        ((_, record),) = edge.memory.dump().sessions
+        assert set(record.rooms) == {"a1", "user:bob"}
+        for connection in (plain, stock):
+            connection.on_closed()
+        await edge.aclose()
 
     run(check())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.edge.auth import Identity
+from roomful.edge.encoding import Wire
 from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import SessionRecord
@@ -119,8 +120,11 @@ class SignIn:
         self._edge.wheel.add(connection, self._next_timer_s(connection))
 
     async def keep(self, connection: Connection) -> None:
-        """Keep the session's record for another while."""
+        """Keep the session's record for another while, if its client could resume by it."""
         record = connection.record
+        if connection.wire is Wire.JSON:
+            # It is told no pid: its cursor and the rooms that it names are all it resumes by.
+            return
         if record is not None and self._edge.settings.recovery:
             if await self._edge.shards.save_session(record, self._ttl_s):
                 return
