@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -18,15 +20,22 @@ SILENCE_S = 0.5
 NEVER_LATER_THAN_S = 2.0
 
 
-async def assert_alive(socket: EngineSocket, endpoint: str) -> None:
-    """Whether the session still does its work: it echoes, or answers a CONNECT."""
-    if endpoint.endswith("/engine.io/"):
-        await socket.send("4hello")
-        assert await socket.receive_data() == "4hello"
-    else:
-        await socket.send("40")
-        answer = await socket.receive_data()
-        assert str(answer).startswith('40{"sid":')
+@asynccontextmanager
+async def staying_alive(socket: EngineSocket, endpoint: str) -> AsyncIterator[None]:
+    """
+    Whether the session still does its work after the block: it echoes, or answers a CONNECT.
+
+    Its pings are answered meanwhile: the profile's are as short as a stall of a busy machine.
+    """
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(socket.receive_data())
+        yield
+        if endpoint.endswith("/engine.io/"):
+            await socket.send("4hello")
+            assert await answer == "4hello"
+        else:
+            await socket.send("40")
+            assert str(await answer).startswith('40{"sid":')
 
 
 async def upgrade(socket: EngineSocket) -> None:
@@ -111,7 +120,8 @@ async def test_upgrade(http: httpx.AsyncClient, endpoint: str) -> None:
         assert await socket.receive() == "3probe"
         assert (await session.poll()).text == "6"
         await socket.send("5")
-        await assert_alive(socket, endpoint)
+        async with staying_alive(socket, endpoint):
+            pass
 
 
 async def test_poll_after_the_upgrade_is_400(http: httpx.AsyncClient, endpoint: str) -> None:
@@ -120,9 +130,9 @@ async def test_poll_after_the_upgrade_is_400(http: httpx.AsyncClient, endpoint: 
     await session.open()
     async with EngineSocket.dial(to_ws(endpoint), upgrade_query(session)) as socket:
         await upgrade(socket)
-        await barrier(endpoint)
-        assert (await session.poll()).status_code == 400
-        await assert_alive(socket, endpoint)
+        async with staying_alive(socket, endpoint):
+            await barrier(endpoint)
+            assert (await session.poll()).status_code == 400
 
 
 async def test_second_websocket_of_a_session_is_closed(
@@ -133,6 +143,6 @@ async def test_second_websocket_of_a_session_is_closed(
     await session.open()
     async with EngineSocket.dial(to_ws(endpoint), upgrade_query(session)) as socket:
         await upgrade(socket)
-        with pytest.raises((InvalidHandshake, ConnectionClosed)):
-            await first_packet(endpoint, upgrade_query(session))
-        await assert_alive(socket, endpoint)
+        async with staying_alive(socket, endpoint):
+            with pytest.raises((InvalidHandshake, ConnectionClosed)):
+                await first_packet(endpoint, upgrade_query(session))

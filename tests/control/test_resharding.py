@@ -119,7 +119,7 @@ async def test_another_controller_does_not_count_anew_how_long_a_drained_shard_h
     fleet = make_fleet(shards=2, replicas=2)
     patient = replace(QUICK, quiet_s=3_600.0)
     one = control(fleet, acks=1, pace=patient)
-    await one.serve()
+    await one.until(lambda _: one.shard("s1").is_whole)
     await ask(one, DrainShard(S1))
     await one.until(lambda _: S1 in topology(one).intents.emptied)
     since = topology(one).intents.emptied

@@ -59,7 +59,7 @@ async def test_a_promotion_that_nobody_heard_of_does_not_win_later(
     """
     fleet = make_fleet(shards=1, replicas=2)
     driven = control(fleet, acks=1)
-    await driven.serve()
+    await driven.until(lambda _: driven.shard().is_whole)
     primary, unheard, other = fleet.servers
     unheard.command("REPLICAOF", "NO", "ONE")
     unheard.command("FCALL", "roomful_v1_take_term", 0, "s1", 2)
@@ -82,7 +82,7 @@ async def test_without_a_quorum_the_shard_is_blocked_until_someone_comes_or_forc
     """The missing replica may have the only copy of what was acknowledged: the words name it."""
     fleet = make_fleet(shards=1, replicas=2)
     driven = control(fleet, acks=1)
-    await driven.serve()
+    await driven.until(lambda _: driven.shard().is_whole)
     primary, missing, left = fleet.servers
     missing.kill()
     primary.kill()
@@ -122,7 +122,7 @@ async def test_how_long_each_change_took_is_told_once(
     listener = Listener(lambda change, took_s: heard.append((change, took_s)))
     fleet = make_fleet(shards=1, replicas=2)
     driven = control(fleet, acks=1, listener=listener)
-    await driven.serve()
+    await driven.until(lambda _: driven.shard().is_whole)
     assert heard == []
     await driven.controller.hand_over(S1, fleet.servers[1].address)
     await driven.until(lambda status: status.is_serving and driven.record().term == 2)
