@@ -76,6 +76,9 @@ def facts(
             id="the-owner-lost-the-end-of-an-attempt",
         ),
         pytest.param(
+            facts(OWNED, None, wanted=B), [Begin(0, A, B, 5, 5)], id="it-goes-where-nobody-can-look"
+        ),
+        pytest.param(
             replace(facts(OWNED, GONE, wanted=B), cleared=frozenset({(B, 0, "m")})),
             [Begin(0, A, B, 5, 7, is_clear=True)],
             id="nothing-is-left-where-it-goes",

@@ -183,9 +183,11 @@ def _move(facts: ReshardFacts, place: _Place) -> Iterator[Order]:
         bucket, records = place.bucket, dict(_records(facts, place.bucket))
         newest = max(record.version for record in records.values())
         # A copy is never without a record; what is left when an attempt is given up is GONE.
-        there = records[place.wanted]
-        is_cleared = (place.wanted, bucket, there.migration) in facts.cleared
-        is_clear = is_cleared or there.state is RecordState.NONE
+        there = records.get(place.wanted)
+        is_clear = there is not None and (
+            there.state is RecordState.NONE
+            or (place.wanted, bucket, there.migration) in facts.cleared
+        )
         yield Begin(bucket, place.owner, place.wanted, place.record.version, newest, is_clear)
 
 
