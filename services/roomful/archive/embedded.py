@@ -14,8 +14,8 @@ import fcntl
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -27,7 +27,7 @@ from roomful.archive.sqlite_chunks import (
     connect,
     insert,
     newest_first,
-    roll_back,
+    transaction,
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
@@ -153,13 +153,12 @@ class EmbeddedArchive:
 
     def _adopt(self, connection: sqlite3.Connection, handed: MemoryState, newest: int) -> None:
         """Keep what the database does not have of *handed*, as after an older version."""
-        connection.execute("BEGIN IMMEDIATE")
         entries = [entry for entry in handed.entries if entry.offset > newest]
-        insert(connection, handed.name, entries)
-        connection.execute("DELETE FROM shard")
-        connection.execute("INSERT INTO shard VALUES (?, ?, '')", (handed.name, handed.offset))
-        sqlite_sessions.replace(connection, handed.sessions)
-        connection.execute("COMMIT")
+        with transaction(connection):
+            insert(connection, handed.name, entries)
+            connection.execute("DELETE FROM shard")
+            connection.execute("INSERT INTO shard VALUES (?, ?, '')", (handed.name, handed.offset))
+            sqlite_sessions.replace(connection, handed.sessions)
 
     async def keep(self, rules: Sequence[Rule], every_s: float) -> None:
         """Let go of what is old now and every *every_s* seconds, for ever; to be cancelled."""
@@ -181,7 +180,7 @@ class EmbeddedArchive:
         """
 
         def work(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with transaction(connection):
                 sqlite_revocations.keep(connection, subject, lapses_at, words, self._now())
 
         await self._connected(work)
@@ -251,25 +250,14 @@ def _move(
     """Put *changes* there, and *entries* into chunks, as many of a room together as there are."""
     changed = list(changes)
     for first in range(0, len(changed), PIECE):
-        with _transaction(connection):
+        with transaction(connection):
             sqlite_sessions.keep(connection, changed[first : first + PIECE])
     by_room = sorted(entries, key=lambda entry: entry.envelope.room)
     for first in range(0, len(by_room), PIECE):
-        with _transaction(connection):
+        with transaction(connection):
             insert(connection, shard, without_erased(connection, by_room[first : first + PIECE]))
             if first + PIECE >= len(by_room):
                 connection.execute("UPDATE shard SET newest = ?", (entries[-1].offset,))
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        roll_back(connection)
-        raise
 
 
 def _is_newest(handed: MemoryState, name: str, newest: int) -> bool:

@@ -40,7 +40,7 @@ from roomful.archive.sqlite_chunks import (
     insert,
     migrate,
     rewrite,
-    roll_back,
+    transaction,
     without_erased,
 )
 from roomful.cluster.cursor import ShardName
@@ -90,15 +90,8 @@ class SqliteArchive:
             raise ArchiveUnavailable(f"SQLite: {exc}") from exc
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            done = work(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            roll_back(connection)
-            raise
-        return done
+        with transaction(self._connection):
+            return work(self._connection)
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -31,7 +32,7 @@ __all__ = [
     "migrate",
     "newest_first",
     "rewrite",
-    "roll_back",
+    "transaction",
     "without_erased",
 ]
 
@@ -85,10 +86,18 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def roll_back(connection: sqlite3.Connection) -> None:
-    """End what has failed; SQLite may have done it already, as when the disk is full."""
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do the block's writes all, or none of them if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite may have ended it already, as when the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def migrate(connection: sqlite3.Connection) -> None:
