@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -36,7 +36,6 @@ from roomful.edge.api_bodies import (
     Shedding,
     UserMessage,
 )
-from roomful.edge.api_reading import Unread, read_body
 from roomful.edge.control import Reached
 from roomful.edge.drain import shed
 from roomful.edge.encoding import page_json
@@ -50,6 +49,7 @@ from roomful.edge.envelopes import (
 )
 from roomful.edge.openapi import Operation, Parameter, build_document
 from roomful.edge.report import cluster_stats, health, samples
+from roomful.edge.request_body import BodyTooLarge, read_body
 from roomful.edge.router import HISTORY_LIMIT, PublishCall
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.protocol.operations import is_clean
@@ -95,20 +95,31 @@ class Api:
             try:
                 if needs_service:
                     await self._check_service(request)
-                if request.method == "POST":
-                    request.state.body = await read_body(request, self._edge.settings.limits)
+                if request.method == "POST" and (answer := await self._read(request)) is not None:
+                    return answer
                 async with asyncio.timeout(TIMEOUT_S):
                     return await handler(request)
-            except Unread as unread:
-                answer = refusal(unread.refused)
-                answer.headers["Connection"] = "close"
-                return answer
             except Refused as refused:
                 return refusal(refused)
             except TimeoutError:
                 return refusal(Refused(RefusalCode.SHARD_UNAVAILABLE, "no answer in time"))
 
         return guard
+
+    async def _read(self, request: Request) -> Response | None:
+        """Read the body, or give the answer to one that does not come: the connection ends."""
+        limits = self._edge.settings.limits
+        try:
+            request.state.body = await read_body(request, limits)
+        except BodyTooLarge as exc:
+            sentence = f"a body has at most {limits.payload_bytes} bytes"
+            raise Refused(RefusalCode.PAYLOAD_TOO_LARGE, sentence) from exc
+        except (ClientDisconnect, TimeoutError):
+            sentence = "the body did not come whole, or not in time"
+            answer = refusal(Refused(RefusalCode.BAD_REQUEST, sentence))
+            answer.headers["Connection"] = "close"
+            return answer
+        return None
 
     async def _check_service(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -134,7 +134,7 @@ def build_app(edge: Edge) -> Starlette:
     routes += build_page_routes(edge.settings)
     cors = Middleware(
         _ApiCors,
-        allow_origins=[origin.rstrip("/").lower() for origin in edge.settings.origins],
+        allow_origins=sorted(edge.origins.allowed),
         allow_methods=["*"],
         allow_headers=["*"],
     )

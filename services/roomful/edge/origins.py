@@ -19,13 +19,14 @@ class Origins:
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self._any = "*" in allowed
-        self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+        self.allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
+        """As browsers write them."""
 
     def is_allowed(self, origin: str | None, host: str | None) -> bool:
         """Whether a page from *origin* may talk to us at *host*."""
         if origin is None or self._any:
             return True
-        if origin.lower() in self._allowed:
+        if origin.lower() in self.allowed:
             return True
         try:
             return host is not None and urlsplit(origin).netloc.lower() == host.lower()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from roomful.edge.engine import CLOSE
 from roomful.edge.forward import Answer, Outgoing, PeerLost
 from roomful.edge.peers import FORWARDED
+from roomful.edge.request_body import BodyTooLarge, read_body
 from roomful.edge.upgrade import parse_query
 from roomful.protocol.engineio import (
     BadHandshake,
@@ -220,20 +221,16 @@ class Polling:
         """
         limits = self._edge.settings.limits
         length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > limits.payload_bytes:
-            raise TooLarge(f"a body above {limits.payload_bytes} bytes")
-        body = bytearray()
         try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > limits.payload_bytes:
-                        raise TooLarge(f"a body above {limits.payload_bytes} bytes")
+            if length.isdigit() and int(length) > limits.payload_bytes:
+                raise BodyTooLarge
+            return await read_body(request, limits)
+        except BodyTooLarge as exc:
+            raise TooLarge(f"a body above {limits.payload_bytes} bytes") from exc
         except TimeoutError as exc:
             raise BadPacket("the body did not come in time") from exc
         except ClientDisconnect as exc:
             raise BadPacket("the client hung up") from exc
-        return bytes(body)
 
 
 def _check_text(packet: bytes) -> None:
