@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,19 @@ class Journey:
     def key(self) -> str:
         """The bucket's record."""
         return f"{self.tag}b"
+
+    @property
+    def steps(self) -> tuple[Callable[[], object], ...]:
+        """Its steps in their order, each as it is taken when nothing goes wrong."""
+        return (
+            self.begin,
+            self.copy_all,
+            self.freeze,
+            self.round,
+            self.complete,
+            self.release,
+            self.activate,
+        )
 
     def begin(self) -> None:
         """Let the source note what changes, and the target take copies, with nothing left there."""

@@ -260,15 +260,7 @@ def test_nobody_has_it_twice(journey: Journey) -> None:
 
     fill(journey.source)
     seen = [takers()]
-    for step in (
-        journey.begin,
-        journey.copy_all,
-        journey.freeze,
-        journey.round,
-        journey.complete,
-        journey.release,
-        journey.activate,
-    ):
+    for step in journey.steps:
         step()
         seen.append(takers())
     assert seen == [["s1"]] * 3 + [[]] * 4 + [["s2"]]

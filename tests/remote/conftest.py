@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from functions.server import PRODUCTS, RunningServer, serving
+from remote.cluster import Cluster, running_cluster
 
 assert PRODUCTS, "these tests need redis-server or valkey-server (Debian: redis-server, faketime)"
 
@@ -17,4 +18,13 @@ def server(
 ) -> Iterator[RunningServer]:
     """Give a server that holds nothing."""
     with serving(request.param, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=PRODUCTS)
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Two shards; each test uses rooms and buckets of its own."""
+    with running_cluster(request.param, tmp_path_factory.mktemp("cluster"), shards=2) as running:
         yield running

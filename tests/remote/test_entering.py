@@ -6,30 +6,19 @@ the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from edge.test_fanout import Member
-from functions.server import PRODUCTS
-from remote.cluster import Cluster, running_cluster
+from remote.cluster import Cluster
 from remote.witness import OPTIONS, Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.fanout import Fanout
 from roomful.shard.message import RoomId
 from roomful.shard.redis_shards import RedisShards
 from support.deadline import DEADLINE_S, until, within
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards; each test uses buckets of its own."""
-    with running_cluster(request.param, tmp_path_factory.mktemp("entering"), shards=2) as running:
-        yield running
-
 
 PATIENT = replace(OPTIONS, reader=replace(OPTIONS.reader, hold_s=100 * DEADLINE_S))
 """Nobody who waits for a room is helped by the end of their patience."""

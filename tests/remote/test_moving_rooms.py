@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,15 +17,6 @@ from roomful.cluster.cursor import ShardName
 from support.deadline import eventually, until, within
 
 S1, S2 = ShardName("s1"), ShardName("s2")
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards; each test uses buckets of its own."""
-    with running_cluster(request.param, tmp_path_factory.mktemp("moving"), shards=2) as running:
-        yield running
 
 
 async def store(watch: Watch, *rooms: str) -> list[int]:

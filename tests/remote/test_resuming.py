@@ -7,30 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from edge.world import make_settings
-from functions.server import PRODUCTS
-from remote.cluster import Cluster, running_cluster
+from remote.cluster import Cluster
 from remote.stock import Client
 from remote.witness import Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.edge import Edge
 from roomful.shard.message import RoomId
 from support.deadline import until, within
 from support.proxy import Proxy
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards."""
-    with running_cluster(request.param, tmp_path_factory.mktemp("resuming"), shards=2) as running:
-        yield running
 
 
 class Scene:

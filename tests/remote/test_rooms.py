@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -27,15 +27,6 @@ OPTIONS = ShardOptions(call_timeout_s=DEADLINE_S, lease_s=2.0)
 ENOUGH = 20
 """Calls that were refused: more than one of each kind."""
 ALICE, BOB = UserId("alice"), UserId("bob")
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards; each test uses rooms of its own."""
-    with running_cluster(request.param, tmp_path_factory.mktemp("rooms"), shards=2) as running:
-        yield running
 
 
 @dataclass

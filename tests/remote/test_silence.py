@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 
 import pytest
 
-from functions.server import PRODUCTS
-from remote.cluster import Cluster, running_cluster
+from remote.cluster import Cluster
 from remote.witness import check, journey_of, rooms_on, watching
 from support.deadline import DEADLINE_S, until
-
-
-@pytest.fixture(scope="module", params=PRODUCTS)
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Two shards; each test uses buckets of its own."""
-    with running_cluster(request.param, tmp_path_factory.mktemp("silence"), shards=2) as running:
-        yield running
 
 
 @pytest.mark.parametrize("late", ["", "s1", "s2", "both"])
@@ -37,19 +26,10 @@ async def test_one_message_at_any_moment_of_a_move_is_heard(cluster: Cluster, la
         for number, to in enumerate(("s2", "s1", "s2", "s1")):
             rooms = iter(names[7 * number :])
             journey = journey_of(cluster, names[0], to)
-            steps = (
-                journey.begin,
-                journey.copy_all,
-                journey.freeze,
-                journey.round,
-                journey.complete,
-                journey.release,
-                journey.activate,
-            )
             slow = [one for name, one in watch.proxies.items() if late in (name, "both")]
             for proxy in slow:
                 proxy.freeze()
-            for step in steps:
+            for step in journey.steps:
                 sender.send(next(rooms))
                 if chance.random() < 0.5:
                     # What can be stored is stored before the step, and not only sent.
