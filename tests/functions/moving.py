@@ -8,12 +8,38 @@ from typing import Any
 
 import msgspec
 
-from functions.calls import TERM, Calls
+from functions.calls import TERM, Calls, Post, bucket_of
+from functions.edges import Edge
 
-__all__ = ["Arrival", "Journey", "Segment", "back", "bucket_keys", "contents", "lineage"]
+__all__ = [
+    "SESSION",
+    "A",
+    "Arrival",
+    "B",
+    "Journey",
+    "Segment",
+    "back",
+    "bucket_keys",
+    "contents",
+    "fill",
+    "lineage",
+]
 
-
+A, B = bucket_of("a"), bucket_of("b")
+SESSION = f"{A}o:pid"
 LONG = -3
+
+
+def fill(shard: Calls) -> Edge:
+    """Leave something of each kind in the bucket, and in another one."""
+    shard.store(Post("a", name="x"), Post("e", "2"), Post("a", "3", user="bob"), Post("b", "4"))
+    edge = Edge(shard)
+    edge.join("alice", status="away")
+    edge.join("bob")
+    edge.join("carol")
+    edge.leave("bob", grace_ms=10_000)
+    shard("save_session", [SESSION], TERM, 1, 1, b"record", 60_000, 0)
+    return edge
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):

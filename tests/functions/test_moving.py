@@ -8,28 +8,20 @@ from os import urandom
 import pytest
 from redis.exceptions import ResponseError
 
-from functions.calls import FIRST, TERM, Calls, Limits, Post, Real, bucket_of
-from functions.edges import LIMIT, PEOPLE, Edge
-from functions.moving import Arrival, Journey, Segment, back, bucket_keys, contents, lineage
+from functions.calls import FIRST, TERM, Calls, Limits, Post, Real
+from functions.edges import LIMIT, PEOPLE
+from functions.moving import (
+    SESSION,
+    A,
+    B,
+    Journey,
+    back,
+    bucket_keys,
+    contents,
+    fill,
+    lineage,
+)
 from functions.server import RunningServer
-
-A, B = bucket_of("a"), bucket_of("b")
-SESSION = f"{A}o:pid"
-FAR = (7 << 40) + 5
-"""An offset of a much later term."""
-
-
-def fill(shard: Calls) -> Edge:
-    """Leave something of each kind in the bucket, and in another one."""
-    shard.store(Post("a", name="x"), Post("e", "2"), Post("a", "3", user="bob"), Post("b", "4"))
-    edge = Edge(shard)
-    edge.join("alice", status="away")
-    edge.join("bob")
-    edge.join("carol")
-    edge.leave("bob", grace_ms=10_000)
-    shard("save_session", [SESSION], TERM, 1, 1, b"record", 60_000, 0)
-    return edge
-
 
 # What arrives ----------------------------------------------------------------------------------
 
@@ -355,176 +347,3 @@ def test_opening_it_late_does_not_take_it_back(journey: Journey) -> None:
     homeward.travel()
     assert journey.target("activate", [f"{A}b"], TERM, "m1", 3) == b"GONE 5 m2 s1"
     assert journey.source.record(A) == "OWNED 5"
-
-
-# When it does not come to it -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("steps", range(5))
-def test_given_up_it_is_where_it_was(journey: Journey, steps: int) -> None:
-    """Open at the source, in a newer version if it was closed; the target sends everyone there."""
-    fill(journey.source)
-    before = contents(journey.source, A)
-    todo = [
-        lambda: journey.source("move", [f"{A}b"], TERM, "m1", 1, "s2"),
-        journey.begin,
-        journey.copy_all,
-        journey.freeze,
-        journey.complete,
-    ]
-    for step in todo[: steps + 1]:
-        step()
-    journey.abort()
-    version = 3 if steps >= 3 else 1
-    assert journey.source.record(A) == f"OWNED {version}"
-    assert contents(journey.source, A) == before
-    if steps:
-        assert journey.target.publish(Post("a")) == ["MOVED 1 s1"]
-    again = Journey(journey.source, journey.target, A, "m2", version)
-    again.travel()
-    assert contents(journey.target, A) == before
-
-
-def test_a_source_that_lost_the_end_of_an_attempt_leaves_in_the_version_the_target_knows(
-    journey: Journey,
-) -> None:
-    """The end of an attempt need not be replicated: a failover of the source can lose it."""
-    for migration, version in (("m1", 1), ("m2", 3)):
-        later = Journey(journey.source, journey.target, A, migration, version)
-        later.freeze_and_copy()
-        later.abort()
-    assert journey.target.record(A) == "GONE 3 m2 s1"
-    journey.source.command("SET", f"{A}b", "OWNED 1")
-    journey.source("move", [f"{A}b"], TERM, "m3", 1, "s2", 3)
-    assert journey.source.record(A) == "MOVING 3 m3 s2"
-    again = Journey(journey.source, journey.target, A, "m3", 3)
-    again.travel()
-    assert journey.target.record(A) == "OWNED 5"
-
-
-def test_what_an_attempt_left_is_no_part_of_the_next(journey: Journey) -> None:
-    """Keys that were there only then are gone before anything is taken."""
-    fill(journey.source)
-    journey.begin()
-    journey.copy_all()
-    journey.abort()
-    journey.source("drop_session", [SESSION], TERM, 1, 1)
-    Journey(journey.source, journey.target, A, "m2").travel()
-    assert f"{A}l:a" in contents(journey.target, A)
-    assert journey.target.command("EXISTS", SESSION) == 0
-
-
-# Offsets ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("ahead", ["source", "target"])
-def test_offsets_only_grow(journey: Journey, ahead: str) -> None:
-    """The target's are above all that the source gave, in whatever bucket."""
-    getattr(journey, ahead).command("HSET", "roomful:shard", "seq", FAR)
-    born = journey.source.store(Post("a", "1"), Post("b", "2"), Post("e", "3"))
-    journey.travel()
-    (later,) = journey.target.publish(Post("a", "4"), versions={A: 3})
-    assert isinstance(later, int)
-    assert later > max(born)
-    assert journey.target.bodies("a") == ["1", "4"]
-    entries = journey.target.command("XRANGE", f"{A}l:a", "-", "+")
-    assert entries[-1][0] == b"%d-%d" % (later, born[0])
-
-
-def test_an_arrival_is_told_in_the_order_of_the_stream(journey: Journey) -> None:
-    """It has an offset of its own: what is stored there afterwards is above it."""
-    journey.source.store(Post("a"), Post("b"))
-    journey.target("claim", [f"{B}b"], TERM, 1)
-    journey.target.store(Post("b"))
-    ear = journey.target.listen("roomful:arrivals", "r:a", "r:b")
-    journey.freeze_and_copy()
-    journey.complete()
-    (between,) = journey.target.store(Post("b"))
-    journey.release()
-    journey.activate()
-    journey.target.publish(Post("a"), versions={A: 3})
-    channels = [channel for channel, _ in ear.raw()]
-    assert channels == ["r:b", "roomful:arrivals", "r:a"]
-    seq, kept = journey.target("arrivals", [], TERM)
-    assert seq == between + 2
-    assert kept == [b"1", b"3 s1 %d %d" % (FIRST + 1, between + 1)]
-
-
-def test_what_is_told_is_what_is_kept(journey: Journey) -> None:
-    """For an edge that was not there, also when the bucket has gone on."""
-    ear = journey.target.listen("roomful:arrivals")
-    journey.travel()
-    ((_, words),) = ear.raw()
-    arrival = Arrival.parse(words)
-    assert arrival == Arrival(1, 3, "s1", TERM << 40, (TERM << 40) + 1)
-    _, (bucket, rest) = journey.target("arrivals", [], TERM)
-    assert words == bucket + b" " + rest
-    back(journey, "m2", 3).travel()
-    assert journey.target("arrivals", [], TERM)[1] == [bucket, rest]
-    assert journey.source("arrivals", [], TERM)[1] != []
-
-
-def test_tails_tell_what_is_not_there(journey: Journey) -> None:
-    """Whoever was away when it went must not take a room that is elsewhere for a quiet one."""
-    (born,) = journey.source.store(Post("a"))
-    journey.freeze_and_copy()
-    assert journey.source("tails", [f"{A}l:a"], TERM)[1] == [born]
-    journey.complete()
-    assert journey.target("tails", [f"{A}l:a"], TERM)[1] == [-1]
-    journey.release()
-    journey.activate()
-    assert journey.source("tails", [f"{A}l:a"], TERM)[1] == [-1]
-    assert journey.target("tails", [f"{A}l:a"], TERM)[1] == [born]
-
-
-def test_a_room_that_went_there_and_back_has_its_lineage(journey: Journey) -> None:
-    """Each entry can be told by its offset to have been stored on this shard or that."""
-    assert lineage(journey.source, A) == (1, [])
-    first = journey.source.store(Post("a", "1"))
-    journey.travel()
-    second = journey.target.publish(Post("a", "2"), versions={A: 3})
-    homeward = back(journey, "m2", 3)
-    homeward.travel()
-    third = journey.source.publish(Post("a", "3"), versions={A: 5})
-    version, (one, two) = lineage(journey.source, A)
-    assert (version, one.shard, two.shard) == (5, "s1", "s2")
-    assert first[0] <= one.upto < int(second[0]) <= two.upto < int(third[0])
-    assert journey.source.bodies("a") == ["1", "2", "3"]
-
-
-def test_a_lineage_says_what_its_shard_never_kept(journey: Journey) -> None:
-    """Offsets that a failover lost: nobody knows what a cursor among them has heard."""
-    (kept,) = journey.source.store(Post("a"))
-    journey.source("take_term", [], "s1", 3)
-    journey.term = 3
-    journey.travel()
-    since = (3 << 40) + 1
-    assert lineage(journey.target, A)[1] == [Segment("s1", since, [(3 << 40, kept)], 0)]
-
-
-def test_a_long_lineage_forgets_its_beginning(journey: Journey) -> None:
-    """32 segments; what is older was stored on a shard that nobody knows any more."""
-    journey.source.store(Post("a"))
-    version = 1
-    one = journey
-    for number in range(35):
-        one.migration, one.version = f"m{number}", version
-        one.travel()
-        version += 2
-        one = back(one, "", 0)
-    _, segments = lineage(one.source, A)
-    assert len(segments) == 32
-    assert [segment.shard for segment in segments[:2]] == [
-        "",
-        "s2" if segments[2].shard == "s1" else "s1",
-    ]
-    uptos = [segment.upto for segment in segments]
-    assert uptos == sorted(uptos)
-
-
-def test_where_it_is_not_it_has_no_lineage(journey: Journey) -> None:
-    """Asked in vain, as for its messages."""
-    journey.travel()
-    with pytest.raises(ResponseError, match=rf"^ROOMFUL MOVED 3 s2 \{A}$"):
-        lineage(journey.source, A)
-    assert lineage(journey.target, A)[0] == 3

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.test_fanout import Member
+from edge.hall import Member
 from remote.cluster import Cluster
 from remote.witness import OPTIONS, Watch, build_shards, journey_of, rooms_on, watching
 from roomful.edge.fanout import Fanout
