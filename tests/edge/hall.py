@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edge.world import split_frames
+from edge.transport import split_frames
 from roomful.cluster.cursor import ShardName
 from roomful.edge.encoding import Wire
 from roomful.edge.fanout import Fanout

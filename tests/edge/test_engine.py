@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from edge.world import FakeTransport, make_settings
+from edge.transport import FakeTransport
+from edge.world import make_settings
 from roomful.edge.edge import Edge
 from roomful.edge.endpoint import Endpoint
 from roomful.edge.engine import UPGRADE_TIMEOUT_S, EngineConnection, PollConflict

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from edge.world import FakeTransport, make_settings
+from edge.transport import FakeTransport
+from edge.world import make_settings
 from roomful.edge.edge import Edge
 from roomful.edge.json_connection import JsonConnection
 from roomful.edge.websocket import Socket

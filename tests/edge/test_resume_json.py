@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from edge.world import FakeTransport, World
+from edge.transport import FakeTransport
+from edge.world import World
 from roomful.cluster.cursor import ShardName, decode_cursor
 from roomful.edge.json_connection import JsonConnection
 from roomful.edge.websocket import Socket

@@ -7,7 +7,8 @@ from typing import cast
 
 import pytest
 
-from edge.world import FakeTransport, World, make_settings
+from edge.transport import FakeTransport
+from edge.world import World, make_settings
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
 from roomful.edge.json_connection import JsonConnection

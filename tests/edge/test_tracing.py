@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from edge.world import FakeTransport, make_settings
+from edge.transport import FakeTransport
+from edge.world import make_settings
 from roomful.edge.app import build_edge
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire

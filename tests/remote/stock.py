@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edge.world import FakeTransport
+from edge.transport import FakeTransport
 from roomful.edge.edge import Edge
 from roomful.edge.encoding import Wire
 from roomful.edge.socketio_connection import SocketIoConnection
