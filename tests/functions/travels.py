@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -302,9 +302,15 @@ class Travels(RuleBasedStateMachine):
                 assert bucket_keys(attempt.source, TAG) == []
                 self.attempt = None
 
-    def failing(self) -> suppress:
+    @contextmanager
+    def failing(self) -> Iterator[None]:
         """Give up if a shard refuses: the freeze has lapsed."""
-        return _GivingUp(self)
+        try:
+            yield
+        except ResponseError:
+            if self.attempt is not None:
+                self.give_up(self.attempt)
+                self.attempt = None
 
     @rule(data=st.data())
     def disturb(self, data: st.DataObject) -> None:
@@ -391,19 +397,3 @@ class Travels(RuleBasedStateMachine):
         for calls in self.shards.values():
             assert calls.command("EXISTS", f"{TAG}i") == 0
             calls.close()
-
-
-class _GivingUp(suppress):
-    """A step that is refused ends the attempt."""
-
-    def __init__(self, machine: Travels) -> None:
-        super().__init__(ResponseError)
-        self._machine = machine
-
-    def __exit__(self, *exc: Any) -> bool:
-        is_refused = super().__exit__(*exc)
-        machine = self._machine
-        if is_refused and machine.attempt is not None:
-            machine.give_up(machine.attempt)
-            machine.attempt = None
-        return bool(is_refused)
