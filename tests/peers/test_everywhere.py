@@ -111,7 +111,7 @@ async def test_the_numbers_are_those_of_all_edges(site: Site, http: httpx.AsyncC
 
 
 async def numbers(http: httpx.AsyncClient, edge: Server, *, connections: int) -> dict[str, Any]:
-    """Ask until there are so many connections: numbers may be a second old."""
+    """Ask until there are so many connections: other edges' numbers may be a second old."""
     while True:
         found: dict[str, Any] = (await http.get(f"{edge.url}/api/ws/stats")).json()
         if found["activeConnections"] == connections:

@@ -254,10 +254,22 @@ async def test_stats_and_health_are_open(
     assert stats["users"] >= 1
     assert {"status", "uptime", "memoryUsage"} <= set(health)
 
+
+async def test_stats_of_the_asked_edge_are_of_now(
+    server: Server, http: httpx.AsyncClient, user: User
+) -> None:
+    """Who has just come is counted, whenever the numbers were asked for last."""
+
+    async def connections() -> int:
+        found: int = (await http.get(f"{server.url}/api/ws/stats")).json()["activeConnections"]
+        return found
+
     async def is_idle() -> bool:
-        return bool((await http.get(f"{server.url}/api/ws/stats")).json()["activeConnections"] == 0)
+        return await connections() == 0
 
     await eventually(is_idle, "a closed connection is not counted any more")
+    async with signed_in(server.ws_url, make_token(user("alice"))):
+        assert await connections() == 1
 
 
 async def test_probes_and_metrics(server: Server, http: httpx.AsyncClient) -> None:

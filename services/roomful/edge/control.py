@@ -58,7 +58,7 @@ MAX_ASKING: Final = 64
 MAX_KNOWN: Final = 4096
 """Ids of commands that are remembered: each comes once for every shard."""
 STATS_S: Final = 1.0
-"""Numbers of the cluster are at most this old: anyone may ask for them."""
+"""Numbers of other edges are at most this old: anyone may ask for them."""
 
 
 _about = msgspec.json.Decoder(About).decode
@@ -185,19 +185,22 @@ class Control:
         return reached
 
     async def stats(self) -> Reached:
-        """Give the numbers of all edges that answer; at most STATS_S old."""
+        """Give the numbers of all edges that answer: this one's of now, others' STATS_S old."""
         async with self._stats_lock:
             now = self._edge.time()
-            if self._stats is not None and now - self._stats[0] < STATS_S:
-                return self._stats[1]
-            own = Reached(0, stats={self._edge.peers.name: _numbers(self._edge)})
-            try:
-                reached = await self._ask(TellStats(*self._head()), own)
-            except Refused:
-                # Numbers are wanted most when something is wrong: give what there is.
-                reached = own
-                reached.edges = max(1, len(self._edge.peers.addresses))
-            self._stats = now, reached
+            if self._stats is None or now - self._stats[0] >= STATS_S:
+                self._stats = now, await self._ask_stats()
+            reached = self._stats[1]
+        reached.stats[self._edge.peers.name] = _numbers(self._edge)
+        return reached
+
+    async def _ask_stats(self) -> Reached:
+        reached = Reached(0)
+        try:
+            return await self._ask(TellStats(*self._head()), reached)
+        except Refused:
+            # Numbers are wanted most when something is wrong: give what there is.
+            reached.edges = max(1, len(self._edge.peers.addresses))
             return reached
 
     def _head(self) -> tuple[str, str]:
