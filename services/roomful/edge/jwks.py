@@ -45,9 +45,11 @@ MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 MAX_SET_BYTES = 512 * 1024
 MAX_SET_KEYS = 64
 
-# After a fetch, the next one waits this long: for an unknown kid, so that invented ones cannot
-# make an edge hammer the URL, and for a URL that is down while older keys still serve.
+# A URL that is down is asked again after this long, while older keys still serve. It is also the
+# pace of fetches for unknown kids, so that invented ones cannot make an edge hammer the URL; a few
+# may come at once, because a key can be rotated right after a fetch, or after an invented kid.
 REFETCH_AFTER_S = 10.0
+FETCHES_AT_ONCE = 5
 # With no key at all everyone is locked out, so the next attempt comes sooner.
 RETRY_EMPTY_AFTER_S = 1.0
 # From this part of its life on, a set is fetched again while it still serves.
@@ -253,11 +255,11 @@ class JwkSource:
 
     A set serves for *lifetime_s* and is fetched again ahead of its end. If that fails it serves on
     until *stale_limit_s*, with a new attempt every 10 s that nobody waits for. A kid it does not
-    have makes a new fetch too, at most one per 10 s.
+    have makes a new fetch too, at most five at once and one per 10 s.
     """
 
     # State: _keys as of _fetched_at (-inf: never); _tried_at and _has_failed tell of the newest
-    # attempt; _flight is the fetch under way.
+    # attempt, _spare how many more could have come with it; _flight is the fetch under way.
     def __init__(
         self,
         url: str,
@@ -277,6 +279,7 @@ class JwkSource:
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = self._tried_at = float("-inf")
         self._has_failed = False
+        self._spare = 0.0
         self._flight: asyncio.Task[None] | None = None
 
     def find(self, token: SignedToken) -> Iterable[Key] | None:
@@ -288,23 +291,23 @@ class JwkSource:
         """
         now = self._clock()
         age_s = now - self._fetched_at
-        may_fetch = self._may_fetch(now)
+        may_retry = self._may_retry(now)
         if age_s >= self._stale_limit_s:
-            if may_fetch:
+            if may_retry:
                 return None
             raise _unavailable()
-        if age_s >= self._lifetime_s and may_fetch and not self._has_failed:
+        if age_s >= self._lifetime_s and not self._has_failed:
             return None
-        if age_s >= self._lifetime_s * REFRESH_AHEAD and may_fetch:
+        if age_s >= self._lifetime_s * REFRESH_AHEAD and may_retry:
             self._fetch()
         keys = self._matching(token)
-        if keys:
-            return keys
-        if may_fetch:
-            return None
+        if keys or self._flight is not None:
+            return keys or None
         if self._has_failed:
+            if may_retry:
+                return None
             raise _unavailable()
-        return keys
+        return None if self._fetches_left(now) >= 1 else keys
 
     async def find_after_fetch(self, token: SignedToken) -> Iterable[Key]:
         """
@@ -334,16 +337,21 @@ class JwkSource:
             if key.algorithm == token.algorithm and token.key_id in (None, key.key_id)
         ]
 
-    def _may_fetch(self, now: float) -> bool:
-        """Whether a fetch is under way to be waited for, or may begin."""
-        if self._flight is not None:
+    def _may_retry(self, now: float) -> bool:
+        """Whether a fetch is under way to be waited for, or may begin after the last one."""
+        if self._flight is not None or not self._has_failed:
             return True
         is_empty = now - self._fetched_at >= self._stale_limit_s
         return now - self._tried_at >= (RETRY_EMPTY_AFTER_S if is_empty else REFETCH_AFTER_S)
 
+    def _fetches_left(self, now: float) -> float:
+        return min(FETCHES_AT_ONCE, self._spare + (now - self._tried_at) / REFETCH_AFTER_S)
+
     def _fetch(self) -> asyncio.Task[None]:
         if self._flight is None:
-            self._tried_at = self._clock()
+            now = self._clock()
+            self._spare = max(0.0, self._fetches_left(now) - 1)
+            self._tried_at = now
             self._flight = asyncio.create_task(self._fetch_once(), name="jwks fetch")
         return self._flight
 
