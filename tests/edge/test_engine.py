@@ -11,8 +11,8 @@ import pytest
 from edge.transport import FakeTransport
 from edge.world import make_settings
 from roomful.edge.edge import Edge
-from roomful.edge.endpoint import Endpoint
-from roomful.edge.engine import UPGRADE_TIMEOUT_S, EngineConnection, PollConflict
+from roomful.edge.endpoint import LINGER_S, Endpoint
+from roomful.edge.engine import LAST_WORDS, UPGRADE_TIMEOUT_S, EngineConnection, PollConflict
 from roomful.edge.room import Carrier
 from roomful.edge.websocket import Socket
 from roomful.protocol.engineio import (
@@ -163,6 +163,67 @@ def test_a_client_that_does_not_poll_is_closed() -> None:
             place.engine.send((b"4" + b"x" * (limit // 3),))
         assert (place.engine.is_closed, place.echo.closes) == (True, 1)
         assert place.engine.buffered() <= 2 * limit
+
+    in_loop(check)
+
+
+LAST = b'42["last"]'
+
+
+@pytest.mark.parametrize("code", sorted(LAST_WORDS), ids=lambda code: code.name)
+@pytest.mark.parametrize("is_polled", [False, True], ids=["between polls", "during a poll"])
+def test_what_the_client_has_to_hear_comes_before_the_close(
+    code: CloseCode, is_polled: bool
+) -> None:
+    """Each with a poll of its own, whenever the client polls; then the session is forgotten."""
+
+    async def check() -> None:
+        place = Place()
+        poll = asyncio.ensure_future(place.engine.poll(PLENTY))
+        if is_polled:
+            await settle()
+        place.engine.send((LAST,))
+        place.engine.close(code, "")
+        assert (place.engine.is_closed, place.echo.closes) == (True, 1)
+        assert await poll == LAST
+        assert place.endpoint.find(place.engine.sid) is place.engine
+        assert await place.engine.poll(PLENTY) == b"1"
+        with pytest.raises(BadHandshake):
+            place.endpoint.find(place.engine.sid)
+
+    in_loop(check)
+
+
+def test_a_client_that_does_not_come_for_it_is_forgotten() -> None:
+    """In time; and its session takes nothing more, and cannot be upgraded."""
+
+    async def check() -> None:
+        place = Place()
+        place.engine.send((LAST,))
+        place.engine.close(CloseCode.RESTART, "")
+        place.engine.send((b"4late",))
+        with pytest.raises(BadPacket):
+            place.engine.probe(as_socket(FakeTransport()))
+        assert place.endpoint.lingering == {place.engine}
+        await asyncio.sleep(LINGER_S + 1)
+        assert place.endpoint.lingering == set()
+        with pytest.raises(BadHandshake):
+            place.endpoint.find(place.engine.sid)
+        await place.edge.aclose()
+
+    in_loop(check)
+
+
+@pytest.mark.parametrize("code", [CloseCode.PING_TIMEOUT, CloseCode.BAD_PACKET])
+def test_a_session_that_broke_is_forgotten_at_once(code: CloseCode) -> None:
+    """The next poll is told that there is none (engine.io-protocol v4)."""
+
+    async def check() -> None:
+        place = Place()
+        place.engine.send((LAST,))
+        place.engine.close(code, "")
+        with pytest.raises(BadHandshake):
+            place.endpoint.find(place.engine.sid)
 
     in_loop(check)
 

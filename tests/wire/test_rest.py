@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from support.deadline import eventually
+from support.eio import Polling, http_client
 from support.server import Server
 from support.sio import signed_in
 from support.tokens import make_service_token, make_token
@@ -137,6 +139,24 @@ async def test_disconnect(server: Server, api: httpx.AsyncClient, user: User) ->
         assert (await api.delete(f"/api/users/{bob}/connections")).is_success
         assert [await phone.wait_closed(), await laptop.wait_closed()] == [4503, 4503]
         await other.join("anywhere")
+
+
+async def test_disconnect_between_two_polls(
+    server: Server, api: httpx.AsyncClient, user: User
+) -> None:
+    """A polling client is told DISCONNECT by its next poll: it must not come back by itself."""
+    bob = user("bob")
+    async with http_client() as client:
+        session = Polling(client, f"{server.url}/socket.io/")
+        await session.open()
+        await session.post("40" + json.dumps({"token": make_token(bob)}))
+        packets = await session.packets()
+        while not any(packet.startswith('42["cursor"') for packet in packets):
+            packets = await session.packets()
+        assert (await api.delete(f"/api/users/{bob}/connections")).json()["connections"] == 1
+        assert await session.packets() == ["41"]
+        assert await session.packets() == ["1"]
+        assert (await session.poll()).status_code == 400
 
 
 async def test_shed(server: Server, api: httpx.AsyncClient, user: User) -> None:

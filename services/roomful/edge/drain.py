@@ -4,7 +4,7 @@ Going away without a stampede. The order:
 1. not ready: the load balancer stops sending, new sessions are refused with a hint to retry;
 2. connections are told `reconnect` {reason, afterMs} and closed in waves over the window, before
    uvicorn closes anything; what is only carried to other edges is cut in the same waves: its
-   clients come back by another edge and resume;
+   clients come back by another edge and resume. Polling clients have LINGER_S to fetch the hint;
 3. what is in the shard's batch is committed, the embedded shard is written down;
 4. uvicorn stops: listening sockets, idle keep-alive connections, lifespan.
 
@@ -19,6 +19,7 @@ import random
 from typing import TYPE_CHECKING
 
 from roomful.edge.connection import Connection
+from roomful.edge.endpoint import LINGER_S
 from roomful.protocol.errors import CloseCode
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ async def drain(edge: Edge, *, reason: str = "restart") -> int:
             await asyncio.sleep(WAVE_S)
     for late in tuple(edge.passing):
         late.close()
+    for _ in range(int(LINGER_S / WAVE_S)):
+        if not any(endpoint.lingering for endpoint in edge.endpoints.values()):
+            break
+        await asyncio.sleep(WAVE_S)
     logger.info("drain ended", extra={"connections": count})
     return count
 

@@ -26,20 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
+LINGER_S = 3.0
+"""How long a session that is over waits for the poll that brings its last packets."""
+
 Begin = Callable[[EngineConnection, Handshake], Application]
 
 
 class Endpoint:
     """The Engine.IO sessions of one path."""
 
-    # Mutable state: the sessions that began on polling, by sid. One born on a WebSocket is known
-    # to its socket alone: nothing else can ask for it.
+    # Mutable state: the sessions that began on polling, by sid, and which of them are over but for
+    # a poll. One born on a WebSocket is known to its socket alone: nothing else can ask for it.
     def __init__(self, edge: Edge, path: str, pace: Pace, begin: Begin) -> None:
         self.path = path
         self.pace = pace
         self._edge = edge
         self._begin = begin
         self._sessions: dict[str, EngineConnection] = {}
+        self.lingering: set[EngineConnection] = set()
         # The open packet of each WebSocket but for its sid, which needs no escaping.
         self._open = encode_open("%b", upgrades=False, pace=pace)
         self.wheel = edge.wheel
@@ -100,6 +104,12 @@ class Endpoint:
     def forget(self, engine: EngineConnection) -> None:
         """The session is over."""
         self._sessions.pop(engine.sid, None)
+        self.lingering.discard(engine)
+
+    def linger(self, engine: EngineConnection) -> None:
+        """The session is over, and may be polled for LINGER_S more."""
+        self.lingering.add(engine)
+        self.wheel.add(_Linger(self, engine), LINGER_S)
 
     # Timers ---------------------------------------------------------------------------------
 
@@ -142,3 +152,17 @@ class Probe:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.on_socket_closed(self._socket)
+
+
+class _Linger:
+    """The timer of a session that is over and was not polled again."""
+
+    __slots__ = ("_endpoint", "_engine")
+
+    def __init__(self, endpoint: Endpoint, engine: EngineConnection) -> None:
+        self._endpoint = endpoint
+        self._engine = engine
+
+    def on_timer(self, _now: float) -> None:
+        """It has had its time."""
+        self._endpoint.forget(self._engine)

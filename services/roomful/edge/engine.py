@@ -34,6 +34,10 @@ PING = b"2"
 NOOP = b"6"
 CLOSE = b"1"
 DRAIN_TIMEOUT_S = 20.0
+LAST_WORDS = frozenset(
+    {CloseCode.RESTART, CloseCode.DISCONNECTED, CloseCode.TOKEN_EXPIRED, CloseCode.GAP}
+)
+"""Closes before which the client is told something that it has to hear."""
 UPGRADE_TIMEOUT_S = 10.0
 """How long a WebSocket may probe; meanwhile every poll comes back at once."""
 
@@ -177,9 +181,16 @@ class EngineConnection:
             self._socket.resume_reading()
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Close the session: with *code* on a WebSocket, with a close packet for a poll."""
+        """
+        Close the session: with *code* on a WebSocket, with a close packet for a poll.
+
+        What a polling client has to hear before stays for its next poll. The close packet has a
+        poll of its own then: a client that finds both in one goes by the close, and comes back.
+        """
         if self._socket is not None:
             self._socket.close(code, reason)
+        elif self.mailbox is not None and code in LAST_WORDS and self.mailbox.has_mail:
+            self._endpoint.linger(self)
         elif self.mailbox is not None:
             self.mailbox.put((CLOSE,))
         self._end()
@@ -311,7 +322,8 @@ class EngineConnection:
         if self._probe is not None:
             self._probe.close(CloseCode.GOING_AWAY, "the session is over")
         self._session.close()
-        self._endpoint.forget(self)
+        if self not in self._endpoint.lingering:
+            self._endpoint.forget(self)
         self._socket = self._probe = None
         application, self.application = self.application, _GONE
         application.on_closed()
@@ -332,11 +344,15 @@ class EngineConnection:
         if mailbox.is_polled:
             self.fail(PollConflict("two polls at once"))
             raise PollConflict("two polls at once")
-        if self._session.state is not EngineState.PROBING:
+        if self._session.state is not EngineState.PROBING and not self.is_closed:
             # While a WebSocket probes, polls come back at once: the client waits for the last
             # one before it upgrades, so that no packet is on its way over two transports.
             await mailbox.wait()
-        return encode_payload(mailbox.take(max_bytes) or (NOOP,))
+        packets = mailbox.take(max_bytes)
+        if not packets and self.is_closed:
+            self._endpoint.forget(self)
+            return CLOSE
+        return encode_payload(packets or (NOOP,))
 
     # Heartbeat ------------------------------------------------------------------------------
 
