@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as changed_topology
 
 from functions.server import PRODUCTS
 from remote.cluster import Cluster, Member, address_of, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
+from roomful.cluster.topology import Address, ShardRecord
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Stored
 from roomful.shard.directory import Directory
+from roomful.shard.erasure import Erasure
 from roomful.shard.message import Cast, RoomId, UserId
 from roomful.shard.redis import ShardOptions
 from roomful.shard.redis_shards import RedisShards
@@ -26,6 +30,8 @@ from support.users import EDGE
 OPTIONS = ShardOptions(call_timeout_s=DEADLINE_S, lease_s=2.0)
 ENOUGH = 20
 """Calls that were refused: more than one of each kind."""
+FAR_MS = 1 << 42
+"""After all timestamps of tests."""
 ALICE, BOB = UserId("alice"), UserId("bob")
 
 
@@ -127,6 +133,27 @@ async def test_an_edge_whose_lease_was_swept_joins_again(
     await until(lambda: home.name in swept)
     await one.shards.join(room, ALICE, "c1", "online")
     assert (await one.shards.members(room)).count == 1
+
+
+async def test_a_user_is_erased_while_a_shard_comes(edges: tuple[Seat, Seat]) -> None:
+    """The rooms of the shards that were there are gone through; the new one has none yet."""
+    shards, room = edges[0].shards, RoomId("erased")
+    await edges[0].store(room, "1")
+    before = shards.topology
+    assert before is not None
+    erasing = asyncio.create_task(shards.erase(Erasure(FAR_MS, "x", user=ALICE)))
+    # One turn: it has asked the first shard, and no reply can have been read.
+    await asyncio.sleep(0)
+    nowhere = ShardRecord(1, Address("127.0.0.1", 1), ())
+    shards.apply(
+        changed_topology(
+            before,
+            generation=before.generation + 1,
+            shards={**before.shards, ShardName("s3"): nowhere},
+        )
+    )
+    assert await erasing >= 1
+    assert not (await shards.page(room, before=None, after=None, limit=9)).entries
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

@@ -338,7 +338,8 @@ class RedisShards:
         return sum([await self._erase(room, erasure) for room in rooms])
 
     async def _all_rooms(self) -> Sequence[RoomId]:
-        return [room for shard in self.shards.values() for room in await shard.logs()]
+        # A copy: shards come and go while one of them answers.
+        return [room for shard in tuple(self.shards.values()) for room in await shard.logs()]
 
     async def _erase(self, room: RoomId, erasure: Erasure) -> int:
         return await self._ask(room, lambda to: to.shard.rooms.erase(to.version, room, erasure))
