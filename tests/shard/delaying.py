@@ -33,6 +33,7 @@ from roomful.shard.base import (
 from roomful.shard.erasure import Erasure
 from roomful.shard.memory import MemoryShard
 from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
+from roomful.shard.post import tell
 
 __all__ = ["Arrival", "DelayingShard", "Gate", "Gates", "Storage", "pass_freely"]
 
@@ -294,7 +295,7 @@ class DelayingShard:
             if isinstance(outcome, Refused):
                 settle(outcome)
             else:
-                self._when_heard(outcome.offset, lambda: settle(outcome))
+                self._when_heard(outcome.offset, lambda: tell(settle, outcome))
 
         self._memory.publish(envelope, later, is_named=is_named)
 

@@ -16,6 +16,7 @@ from roomful.shard.message import Entry, Envelope, RoomId, UserId
 from shard.clock import EPOCH_S
 from shard.recording import RecordingSink, make_envelope, publish, store
 from shard.site import Capability, Site
+from support.deadline import until
 
 
 @pytest.fixture
@@ -74,6 +75,25 @@ async def test_a_batch_is_grouped_by_room_before_it_gets_offsets(
     ]
     offsets = [entry.offset for entry in sink.entries]
     assert offsets == sorted(set(offsets))
+
+
+async def test_a_sender_that_fails_costs_no_other_its_answer(
+    site: Site, sink: RecordingSink
+) -> None:
+    """Whoever is in the same batch hears that its message is stored."""
+    shard = await site.make(sink)
+    outcomes: list[Stored | Refused] = []
+
+    def fail(_outcome: Stored | Refused) -> None:
+        raise RuntimeError("its connection has a bug")
+
+    for name, settle in (("1", outcomes.append), ("2", fail), ("3", outcomes.append)):
+        shard.publish(make_envelope("a", name), settle, is_named=True)
+    await until(lambda: len(outcomes) == 2)
+    assert all(isinstance(one, Stored) for one in outcomes)
+    (again,) = await store(shard, make_envelope("a", "2"), is_named=True)
+    stored = [one.offset for one in outcomes if isinstance(one, Stored)]
+    assert stored[0] < again.offset < stored[1], "it was stored, and only once"
 
 
 @pytest.mark.needs(Capability.HEARD_BEFORE_SETTLED)

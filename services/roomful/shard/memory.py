@@ -37,6 +37,7 @@ from roomful.shard.base import (
 from roomful.shard.erasure import Erasure
 from roomful.shard.log import LogLimits, RoomLogs
 from roomful.shard.message import Cast, Entry, Envelope, RoomId, UserId
+from roomful.shard.post import tell
 from roomful.shard.presence import PresenceLimits, RoomPresence
 from roomful.shard.sender_ids import IdKey, SenderIds
 from roomful.shard.sessions import SessionJournal, SessionRecords
@@ -224,7 +225,7 @@ class MemoryShard:
         self.statistics.stored += self._offset - before
         self.statistics.batches += 1
         for settle, stored in settled:
-            settle(stored)
+            tell(settle, stored)
         if sink is not None:
             sink.flush()
 
@@ -268,7 +269,7 @@ class MemoryShard:
         self.statistics.refused += self._offset - before
         self._offset = before
         for settle, stored in settled:
-            settle(refused if stored.offset > before else stored)
+            tell(settle, refused if stored.offset > before else stored)
 
     def cast(self, cast: Cast) -> None:
         """Send an event to the room now."""

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Protocol
 
 from roomful.protocol.errors import Refused
 from roomful.shard.base import Settle, Stored
 
-__all__ = ["Post", "RouteState", "ShardState"]
+__all__ = ["Post", "RouteState", "ShardState", "tell"]
+
+logger = logging.getLogger("roomful.shard")
+
+
+def tell(settle: Settle, outcome: Stored | Refused) -> None:
+    """
+    Tell the sender of a message; never raises, since others of its batch wait behind it.
+
+    A sender that could not take the answer can send the message again, with its id.
+    """
+    try:
+        settle(outcome)
+    except Exception:
+        logger.exception("a sender could not be told")
 
 
 class ShardState(Protocol):
@@ -74,6 +89,6 @@ class Post:
         shard.waiting_bytes += size
 
     def end(self, outcome: Stored | Refused) -> None:
-        """Tell the sender; once."""
+        """Tell the sender; once, and never raises."""
         self.shard.waiting_bytes -= self.size
-        self.settle(outcome)
+        tell(self.settle, outcome)
