@@ -66,7 +66,7 @@ def test_what_is_taken_back_leaves_nothing() -> None:
     """The document is the one of before, but for its generation."""
     topology = two_shards()
     taken = topology
-    for request in (*EACH[:2], DrainShard(C), DrainShard(A, False)):
+    for request in (EACH[1], DrainShard(A, False)):
         taken = take_up(taken, request)
     taken = take_up(take_up(taken, EACH[2]), PinBucket(7, None))
     taken = msgspec.structs.replace(taken, generation=topology.generation)
@@ -125,6 +125,17 @@ def test_a_name_is_never_used_again() -> None:
 
     with pytest.raises(CannotBe, match="a shard c has left"):
         take_up(topology, AddShard(C, (at(7005), at(7006))))
+
+
+def test_a_shard_that_was_to_join_does_not() -> None:
+    """
+    Not later either, by a controller that was started with it; and asking again changes nothing.
+    """
+    drain = DrainShard(C)
+    topology = take_up(take_up(two_shards(), EACH[0]), drain)
+
+    assert topology.intents == Intents(retired=(C,))
+    assert take_up(topology, drain) is topology
 
 
 def test_what_a_later_version_asks_is_refused() -> None:

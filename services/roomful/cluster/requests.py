@@ -152,7 +152,9 @@ def _drain(topology: Topology, request: DrainShard) -> Intents:
         joining: Mapping[ShardName, tuple[Address, ...]] = {
             one: servers for one, servers in intents.joining.items() if one != name
         }
-        return msgspec.structs.replace(intents, joining=joining)
+        # Not to join after all, whoever still has it among the shards that are to be there.
+        retired = tuple(sorted({*intents.retired, name}))
+        return msgspec.structs.replace(intents, joining=joining, retired=retired)
     if name in intents.retired:
         return intents
     if name not in topology.shards:
