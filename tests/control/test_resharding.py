@@ -14,6 +14,7 @@ from roomful.cluster.placement import BUCKETS
 from roomful.cluster.requests import AddShard, DrainShard, PinBucket, Request, encode_request
 from roomful.cluster.topology import Topology
 from roomful.control.asking import leave_request
+from roomful.control.server import OrderRefused
 from roomful.control.spec import ClusterStatus
 from roomful.control.waits import Listener
 from support.users import CONTROLLER
@@ -220,3 +221,35 @@ async def test_what_cannot_be_is_forgotten(
 
     await one.until(lambda _: server.command("HLEN", "roomful:requests") == 0)
     assert topology(one) == before
+
+
+async def test_full_shards_give_rooms_to_another(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """What people ask for then takes no memory that there is not: it is the way out."""
+    fleet = make_fleet(shards=3, replicas=1)
+    one = control(fleet, acks=1, only=["s1", "s2"])
+    await one.serve()
+    for server in (*fleet.shards["s1"], *fleet.shards["s2"]):
+        server.command("CONFIG", "SET", "maxmemory", 1)
+
+    await ask(one, added(fleet))
+    await one.until(even_on(S1, S2, S3))
+    await ask(one, *[DrainShard(S1)] * 100)
+    with pytest.raises(OrderRefused, match="no more than 100"):
+        await ask(one, DrainShard(S1))
+
+
+async def test_a_full_shard_is_drained(
+    make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """Giving everything away takes no memory either."""
+    fleet = make_fleet(shards=2, replicas=1)
+    one = control(fleet, acks=1)
+    await one.serve()
+    fleet.shards["s1"][0].store("{1}o:session", "x")
+    for server in fleet.shards["s1"]:
+        server.command("CONFIG", "SET", "maxmemory", 1)
+
+    await ask(one, DrainShard(S1))
+    await one.until(even_on(S2))

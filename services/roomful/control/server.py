@@ -56,7 +56,6 @@ GENERATION: Final = ("HGET", "roomful:topology", "generation")
 REQUESTS: Final = "roomful:requests"
 WAITING: Final = ("HLEN", REQUESTS)
 LIBRARY: Final = ("FCALL_RO", f"{LIBRARY_NAME}_version", 0)
-MAX_REQUESTS: Final = 100
 
 
 class OrderRefused(RoomfulError):
@@ -183,9 +182,7 @@ class Server:
         Raises:
             OrderRefused: too many wait here, or too few replicas have it.
         """
-        if await self._ask("HLEN", REQUESTS) >= MAX_REQUESTS:
-            raise OrderRefused(self.address, "a request", "no controller takes them up")
-        await self._ask("HSET", REQUESTS, name, document)
+        await self._ask("FCALL", "roomful_v1_request", 0, name, document)
         if not await self.wait(acks, self._timeout_s):
             raise OrderRefused(self.address, "a request", "too few replicas have it")
 

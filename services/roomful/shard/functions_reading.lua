@@ -3,6 +3,7 @@
 
 local ENTRY_BYTES = 400 -- what an entry takes at the edge besides its bytes (Envelope.size)
 local PEEK = 64 -- entries read at a time, over all logs
+local REQUESTS, MAX_REQUESTS = 'roomful:requests', 100
 
 -- Entries of a log as {offset, offset before it, envelope}, from *low* to *high*; numbers or signs.
 local function range(command, log, from, to, count)
@@ -230,6 +231,14 @@ local function set_topology(_, args)
   return tonumber(args[1])
 end
 
+-- What somebody asks of the controller, which takes it away.
+local function request(_, args)
+  if #redis.call('HGETALL', REQUESTS) / 2 >= MAX_REQUESTS then
+    return refuse('no more than', text(MAX_REQUESTS), 'wait for a controller')
+  end
+  return redis.call('HSET', REQUESTS, args[1], args[2])
+end
+
 local function topology()
   return redis.call('HMGET', TOPOLOGY, 'generation', 'document')
 end
@@ -266,6 +275,10 @@ register('roomful_v1_control', control, 'allow-oom')
 
 -- generation, document -> the generation kept. Publishes a newer document on roomful:topology.
 register('roomful_v1_set_topology', set_topology, 'allow-oom')
+
+-- name, document -> 1, or refused: as many as there may be wait already. Those of later names are taken up later. Full shards take it, too:
+-- another shard is what they need.
+register('roomful_v1_request', request, 'allow-oom')
 
 -- -> {generation, document}, as strings or nil.
 register('roomful_v1_topology', topology, 'no-writes')

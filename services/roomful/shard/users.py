@@ -34,9 +34,9 @@ _EDGE: Final = """\
     arrivals lineage join leave set_status members lease end_lease edges sweep revoke revocations
     erase outbox"""
 _CONTROLLER: Final = """\
-    take_term terms claim buckets set_topology topology outbox move keys dump entries changed
-    freeze thaw release begin_import import extend complete activate drop_import clear arrivals
-    lineage"""
+    take_term terms claim buckets set_topology request topology outbox move keys dump entries
+    changed freeze thaw release begin_import import extend complete activate drop_import clear
+    arrivals lineage"""
 _ARCHIVER: Final = "topology outbox archived"
 
 FUNCTIONS: Final[Mapping[Role, frozenset[str]]] = {
