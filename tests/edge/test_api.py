@@ -229,7 +229,7 @@ async def test_rooms_in_paths(api: httpx.AsyncClient, encoded: str, name: str) -
     assert (await api.get(f"/api/rooms/{encoded}/presence")).json()["roomId"] == name
 
 
-@pytest.mark.parametrize("encoded", ["%00", "a%0Db", "%C2%85", "r" * 256, "%7F"])
+@pytest.mark.parametrize("encoded", ["%00", "a%0Db", "a%0Ab", "%C2%85", "r" * 256, "%7F"])
 @pytest.mark.parametrize("call", ["events", "history", "presence"])
 async def test_rooms_that_cannot_be(api: httpx.AsyncClient, encoded: str, call: str) -> None:
     """400, the same for every call."""
@@ -238,7 +238,7 @@ async def test_rooms_that_cannot_be(api: httpx.AsyncClient, encoded: str, call: 
     assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
 
 
-@pytest.mark.parametrize("encoded", ["%00", "u" * 129])
+@pytest.mark.parametrize("encoded", ["%00", "%0A", "u" * 129])
 async def test_users_that_cannot_be(api: httpx.AsyncClient, encoded: str) -> None:
     """400, the same for every call."""
     answers = [
@@ -250,10 +250,17 @@ async def test_users_that_cannot_be(api: httpx.AsyncClient, encoded: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["before", "after", "limit"])
-@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "1e3", "+1", " 1", "٣", "9" * 17, "0x1"])
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "1e3", "+1", " 1", "٣", "9" * 16, "0x1"])
 async def test_numbers_in_queries(api: httpx.AsyncClient, name: str, value: str) -> None:
-    """A whole number, or 400."""
+    """A whole number of those that JavaScript has, or 400."""
     response = await api.get("/api/rooms/r/history", params={name: value})
+    assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
+
+
+async def test_an_offset_in_a_path(api: httpx.AsyncClient) -> None:
+    """As in a query."""
+    assert (await api.delete(f"/api/rooms/r/messages/{2**53}")).status_code == 200
+    response = await api.delete(f"/api/rooms/r/messages/{2**53 + 1}")
     assert (response.status_code, error_of(response)) == (400, "BAD_REQUEST")
 
 
@@ -278,6 +285,9 @@ async def test_other_methods_and_paths(api: httpx.AsyncClient) -> None:
     """405 says which method is right, 404 that there is nothing."""
     wrong = await api.get("/api/rooms/r/events")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    of_two = await api.get("/api/users/u/messages")
+    assert of_two.status_code == 405
+    assert set(of_two.headers["allow"].split(", ")) == {"DELETE", "POST"}
     assert (await api.get("/api/nothing")).status_code == 404
     assert (await api.get("/api/rooms//history")).status_code in (400, 404)
 

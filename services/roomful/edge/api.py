@@ -19,7 +19,6 @@ import msgspec
 from msgspec import Raw
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from roomful.archive.base import Erasure
 from roomful.edge.api_answers import JSON, json_answer, refusal
@@ -47,7 +46,7 @@ from roomful.edge.envelopes import (
     check_event_name,
     now_ms,
 )
-from roomful.edge.openapi import Operation, Parameter, build_document
+from roomful.edge.openapi import MAX_NUMBER, Operation, Parameter, build_document
 from roomful.edge.report import cluster_stats, health, samples
 from roomful.edge.request_body import BodyTooLarge, read_body
 from roomful.edge.router import HISTORY_LIMIT, PublishCall
@@ -60,7 +59,7 @@ from roomful.telemetry.metrics import CONTENT_TYPE, Metrics
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
-__all__ = ["build_routes"]
+__all__ = ["Api", "Handler", "operations"]
 
 TIMEOUT_S = 10.0
 ERASE_S = 8.0
@@ -237,10 +236,8 @@ class Api:
 
     async def delete_message(self, request: Request) -> Response:
         """Erase one message for good, from the log and the archive."""
-        text = self._name(request, "offset", 16)
-        if not (text.isascii() and text.isdigit()):
-            raise Refused(RefusalCode.BAD_REQUEST, "offset is a whole number")
-        return await self._erase(request, room=self._room(request), offset=int(text))
+        offset = _whole(self._name(request, "offset", 16), "offset")
+        return await self._erase(request, room=self._room(request), offset=offset)
 
     async def delete_messages(self, request: Request) -> Response:
         """Erase all messages of the room up to now."""
@@ -342,10 +339,12 @@ def _settle(done: asyncio.Future[Stored | Refused], outcome: Stored | Refused) -
 
 def _number(request: Request, name: str) -> int | None:
     text = request.query_params.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise Refused(RefusalCode.BAD_REQUEST, f"{name} is a whole number")
+    return None if text is None else _whole(text, name)
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= MAX_NUMBER):
+        raise Refused(RefusalCode.BAD_REQUEST, f"{name} is a whole number, at most 2^53")
     return int(text)
 
 
@@ -354,7 +353,7 @@ def operations(api: Api) -> list[Operation]:
     page = [
         Parameter("before", int, "Only messages below this offset."),
         Parameter("after", int, "Only messages above this offset."),
-        Parameter("limit", int, f"At most {HISTORY_LIMIT}; 50 by default."),
+        Parameter("limit", int, f"50 by default; above {HISTORY_LIMIT} it is {HISTORY_LIMIT}.", 1),
     ]
     found = [
         Operation("POST", "/api/rooms/{room}/events", api.post_event, RoomEvent, Accepted, 201),
@@ -382,19 +381,3 @@ def operations(api: Api) -> list[Operation]:
         Operation("GET", "/api/openapi.json", api.get_document, is_open=True),
     ]
     return found
-
-
-def build_routes(edge: Edge) -> list[Route]:
-    """Give the routes of the API; conformance has only the probes."""
-    api = Api(edge)
-    routes = []
-    for one in operations(api):
-        if edge.settings.conformance and not one.is_open:
-            continue
-        path = one.path.replace("{room}", "{room:path}").replace("{user}", "{user:path}")
-        handler = api.guarded(one.handler, needs_service=not one.is_open)
-        routes.append(Route(path, handler, methods=[one.method]))
-    if edge.settings.dev:
-        sign_in = api.guarded(api.post_dev_token, needs_service=False)
-        routes.append(Route("/api/dev/token", sign_in, methods=["POST"]))
-    return routes

@@ -28,8 +28,8 @@ from roomful.archive.base import Archive
 from roomful.archive.embedded import EmbeddedArchive
 from roomful.archive.settings import ArchiveSettings
 from roomful.edge import conformance
-from roomful.edge.api import build_routes
 from roomful.edge.api_answers import no_such_call
+from roomful.edge.api_routes import build_routes
 from roomful.edge.cluster_settings import build_shards
 from roomful.edge.drain import drain
 from roomful.edge.edge import Edge

@@ -11,14 +11,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["Operation", "Parameter", "build_document"]
+__all__ = ["MAX_NUMBER", "Operation", "Parameter", "build_document"]
 
 JSON = "application/json"
+MAX_NUMBER = 2**53
+"""Offsets are below; JavaScript has no larger whole numbers."""
 _NAME = {"type": "string", "minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"}
 _NAMES = {
     "room": {**_NAME, "maxLength": 255},
     "user": {**_NAME, "maxLength": 128},
-    "offset": {"type": "integer", "minimum": 0, "maximum": 2**53},
+    "offset": {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER},
 }
 """What a name in a path may be (protocol/operations.py, is_clean)."""
 
@@ -30,6 +32,7 @@ class Parameter:
     name: str
     type: type[Any]
     description: str
+    minimum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,11 @@ def _entry(one: Operation, schema_of: dict[str, Any], failure: type[Any]) -> dic
                 "name": parameter.name,
                 "in": "query",
                 "description": parameter.description,
-                "schema": {"type": "integer", "minimum": 0, "maximum": 2**53},
+                "schema": {
+                    "type": "integer",
+                    "minimum": parameter.minimum,
+                    "maximum": MAX_NUMBER,
+                },
             }
             for parameter in one.query
         ],
