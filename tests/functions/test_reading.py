@@ -87,6 +87,23 @@ def test_old_entries_do_not_stay_in_memory(server: RunningServer, shard: Calls) 
     assert shard.command("EXISTS", log) == 0
 
 
+@pytest.mark.parametrize("back_s", [10, 300, 2 * DAY_S])
+def test_nothing_is_old_because_a_clock_was_set_back(
+    server: RunningServer, shard: Calls, back_s: int
+) -> None:
+    """Or because the next primary's is behind: what is stored has an hour from then on."""
+    limits = Limits(age_ms=HOUR_MS)
+    offsets = fill(shard, "a", limits)
+    for passed_s in (60, -back_s, 600, 1200):
+        server.pass_time(passed_s)
+        offsets += fill(shard, "a", limits)
+        assert [offset for offset, _ in shard.page("a", 9)[0]] == offsets
+    server.pass_time(3600 + 60)
+    assert [offset for offset, _ in shard.page("a", 9)[0]] == []
+    assert shard.read({"a": 0}, offsets[-1] - 1).holes == ["a"]
+    assert shard.command("ZCARD", "roomful:marks") <= 5
+
+
 def test_a_room_that_comes_back_has_its_hole(server: RunningServer, shard: Calls) -> None:
     """What it lost before its log began anew is still known."""
     (lost,) = fill(shard, "a")

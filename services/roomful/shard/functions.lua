@@ -8,7 +8,7 @@
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
 -- The library is this file and the other functions_*, joined in the order that library.py says.
-local VERSION = 5
+local VERSION = 6
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
   'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology', 'roomful:terms'
@@ -203,11 +203,18 @@ local function tail(value)
 end
 
 local function mark(batch)
+  local now = text(batch.now)
   if math.abs(batch.now - batch.marked) < batch.age / 64 then return end
   -- Before the first mark nothing was stored, so nothing is old.
-  redis.call('ZADD', MARKS, text(batch.now), batch.marked == 0 and '0' or text(batch.before))
+  local before = batch.marked == 0 and '0' or text(batch.before)
+  if batch.now < batch.marked then
+    -- The clock was set back, or is another server's: what it is behind of has its age from now on.
+    before = redis.call('ZRANGEBYSCORE', MARKS, now, '+inf', 'LIMIT', 0, 1)[1] or before
+    redis.call('ZREMRANGEBYSCORE', MARKS, now, '+inf')
+  end
+  redis.call('ZADD', MARKS, now, before)
   redis.call('ZREMRANGEBYSCORE', MARKS, '-inf', text(batch.now - batch.age - 2 * MEMORY_MS))
-  redis.call('HSET', SHARD, 'marked', text(batch.now))
+  redis.call('HSET', SHARD, 'marked', now)
 end
 
 -- The newest offset before the first mark since *time*; *seq* is the shard's newest of all.
