@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from support.deadline import eventually
 from support.plainjson import PlainJson
-from support.rawsocket import RawSocket
+from support.rawsocket import RawSocket, Response
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo, signed_in
 from support.tokens import make_token
@@ -89,3 +89,45 @@ async def test_full_edge_says_so(server: Server, http: httpx.AsyncClient) -> Non
             return False
 
     await eventually(has_room, "closed connections make room")
+
+
+PROBES = ["/livez", "/readyz", "/metrics", "/api/ws/health", "/api/ws/stats"]
+
+
+async def ask(server: Server, path: str, *headers: str) -> Response:
+    """Send one request by a connection of its own."""
+    async with RawSocket.dial(server.port) as raw:
+        return await raw.request("GET", path, *headers)
+
+
+async def test_probes_are_answered_by_a_full_edge(server: Server) -> None:
+    """It lives and can be watched, is not ready, and nobody gets in under a probe's name."""
+    async with AsyncExitStack() as stack:
+
+        async def is_full() -> bool:
+            await stack.enter_async_context(RawSocket.dial(server.port))
+            return (await ask(server, "/socket.io/?EIO=4&transport=polling")).status == 503
+
+        await eventually(is_full, "as many as the edge takes say nothing")
+        answers = {path: await ask(server, path) for path in PROBES}
+        assert {path: answer.status for path, answer in answers.items()} == {
+            **dict.fromkeys(PROBES, 200),
+            "/readyz": 503,
+        }
+        assert b"full" in answers["/readyz"].body
+        assert all(answer.headers["connection"] == "close" for answer in answers.values())
+        for path in ("/livezz", "/api/openapi.json", "/socket.io/?EIO=4&transport=polling", "/ws"):
+            assert (await ask(server, path)).status == 503
+        with pytest.raises(InvalidStatus, match="503"):
+            async with SocketIo.dial(server.ws_url):
+                pass
+
+        # Whoever holds all the places that are left must make room for the next.
+        silent = [await stack.enter_async_context(RawSocket.dial(server.port)) for _ in range(150)]
+        assert (await ask(server, "/livez")).status == 200
+        assert (await silent[0].response()).status == 503
+
+    async def is_ready() -> bool:
+        return (await ask(server, "/readyz")).status == 200
+
+    await eventually(is_ready, "closed connections make room")

@@ -45,7 +45,7 @@ def test_no_more_files_are_allowed_than_are_needed(tmp_path: Path) -> None:
 
 
 async def test_a_crowd_leaves_files_for_the_edge(tmp_path: Path) -> None:
-    """Those above are refused with 503, and those who are in can store messages."""
+    """Those above are refused with 503, the silent ones too, and who is in can store messages."""
     with serving(tmp_path, program=under(f"-n {FEW}")) as server:
         async with AsyncExitStack() as stack, signed_in(server.ws_url, make_token("ann")) as ann:
             await ann.join("room")

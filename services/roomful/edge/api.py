@@ -297,6 +297,8 @@ class Api:
             return json_answer({"status": "draining"}, 503)
         if (why := self._edge.shards.unready()) is not None:
             return json_answer({"status": "unready", "why": why}, 503)
+        if self._edge.counts.is_over:
+            return json_answer({"status": "unready", "why": "full"}, 503)
         return json_answer({"status": "ok"})
 
     async def get_metrics(self, _request: Request) -> Response:

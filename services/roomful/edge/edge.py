@@ -44,6 +44,7 @@ from roomful.shard.message import user_room
 from roomful.shard.redis_shards import RedisShards
 
 if TYPE_CHECKING:
+    from roomful.edge.front import FrontProtocol
     from roomful.edge.tracing import Tracing
 
 __all__ = ["Edge", "EdgeStatistics"]
@@ -156,6 +157,8 @@ class Edge:
         self.control = Control(self, channel)
         self.usage = Usage(self)
         self.endpoints: dict[str, Endpoint] = {}
+        self.spare: dict[FrontProtocol, None] = {}
+        """Connections above the limit that have said nothing yet, the oldest first (front.py)."""
         self._handshakes: TokenBucket | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None

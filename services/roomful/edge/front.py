@@ -30,12 +30,23 @@ _PLAIN: Final = re.compile(
 _CONNECTION: Final = re.compile(r"\bupgrade\b", re.IGNORECASE)
 _KEY: Final = re.compile(r"[0-9A-Za-z+/]{22}==")
 _UNUSUAL: Final = BODY_HEADERS | {"expect"}
+_PROBE: Final = re.compile(
+    rb"GET (/livez|/readyz|/metrics|/api/ws/(?:health|stats)) HTTP/1\.[01]\r\n"
+)
+_SHORT: Final = b"GET %b HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n"
+SPARE: Final = 16
+"""
+Connections of a full edge that may say whether they are a probe.
+
+A full edge is alive: were its probes refused like everybody, it would be killed for having clients.
+"""
 
 
 class FrontProtocol(asyncio.Protocol):
     """The first protocol of each connection (uvicorn.Config.http)."""
 
-    # Mutable state: the transport until another protocol has it, and whether the edge counts us.
+    # Mutable state: the transport until another protocol has it, and whether the edge counts us; of
+    # a full edge it does not, and the oldest in edge.spare gives way to the next.
     __slots__ = ("_address", "_arguments", "_edge", "_is_counted", "_transport")
 
     def __init__(self, edge: Edge, **arguments: Any) -> None:
@@ -53,15 +64,22 @@ class FrontProtocol(asyncio.Protocol):
             self._address = edge.address_of(transport)
             edge.counts.enter(self._address)
         except Refused:
-            edge.statistics.refused_connections += 1
-            reject(transport, BUSY)
-            return
-        self._is_counted = True
+            if len(edge.spare) >= SPARE:
+                next(iter(edge.spare)).refuse()
+            edge.spare[self] = None
+        else:
+            self._is_counted = True
         self._arguments["server_state"].connections.add(self)
         edge.head_timer.begin(self)
 
     def data_received(self, data: bytes) -> None:
         """Let the one who can take the request go on with the connection."""
+        if not self._is_counted:
+            probe = _PROBE.match(data)
+            if probe is None or not self._is_let_in():
+                self.refuse()
+                return
+            data = _SHORT % probe[1]
         transport = self._leave()
         if transport is None or transport.is_closing():
             return
@@ -89,12 +107,27 @@ class FrontProtocol(asyncio.Protocol):
         transport, self._transport = self._transport, None
         self._arguments["server_state"].connections.discard(self)
         self._edge.head_timer.end(self)
+        self._edge.spare.pop(self, None)
         return transport
 
+    def _is_let_in(self) -> bool:
+        try:
+            self._edge.counts.enter(self._address, spare=SPARE)
+        except Refused:
+            return False
+        self._is_counted = True
+        return True
+
+    def refuse(self) -> None:
+        """The edge is full."""
+        self._edge.spare.pop(self, None)
+        self._edge.statistics.refused_connections += 1
+        self.reject(BUSY)
+
     def reject(self, head: bytes) -> None:
-        """Answer with *head* and hang up."""
+        """Answer with *head*, or that the edge is full, and hang up."""
         if self._transport is not None:
-            reject(self._transport, head)
+            reject(self._transport, head if self._is_counted else BUSY)
 
     def shutdown(self) -> None:
         """Hang up: uvicorn stops."""

@@ -211,17 +211,26 @@ class ConnectionCounts:
         """Distinct addresses with a connection."""
         return len(self._addresses)
 
-    def enter(self, address: str) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether there are more than the limit: the edge was full before the newest came."""
+        return self._connections > self._settings.connections
+
+    def enter(self, address: str, *, spare: int = 0) -> None:
         """
         Count a connection from *address*; "" has no limit of its own.
+
+        Args:
+            spare: so many above the limits are let in.
 
         Raises:
             Refused: OVERLOADED when the edge is full, RATE_LIMITED when the address has its
                 maximum; nothing was counted.
         """
-        if self._connections >= self._settings.connections:
+        if self._connections >= self._settings.connections + spare:
             raise Refused(RefusalCode.OVERLOADED, "this edge has its maximum of connections")
         maximum = self._settings.connections_per_address if address else 0
+        maximum += spare if maximum else 0
         _count_in(self._addresses, address, maximum, "this address has")
         self._connections += 1
 
