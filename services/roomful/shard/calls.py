@@ -7,6 +7,7 @@ once would need as many connections, or wait for each other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -37,7 +38,7 @@ _NOT_NOW: Final = (
 class Calls:
     """The functions of one shard, for one edge."""
 
-    # Mutable state: the term.
+    # Mutable state: the term, and when the shard last did what it was asked.
     def __init__(
         self,
         shard: ShardName,
@@ -58,6 +59,8 @@ class Calls:
         self._link = Link(f"roomful-calls-{edge}", timeout_s=timeout_s, login=login, on_up=on_up)
         self.term = 0
         """In which the shard is called; in another one it refuses."""
+        self.answered_at = float("-inf")
+        """When it last did what it was asked, by the loop's time."""
 
     def __repr__(self) -> str:
         return f"<Calls in term {self.term}, {self._link}>"
@@ -66,6 +69,16 @@ class Calls:
         """Call the shard at *address* from now on, in *term*."""
         self.term = term
         self._link.retarget(address)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection."""
+        return self._link.connection is not None
+
+    @property
+    def since(self) -> float:
+        """Since when there is a connection, or none; by the loop's time."""
+        return self._link.since
 
     async def run(self) -> None:
         """Keep the connection, for ever; to be cancelled."""
@@ -109,16 +122,19 @@ class Calls:
 
     async def _call(self, function: str, keys: Sequence[bytes], *args: bytes | str | int) -> Any:
         command = "FCALL_RO" if function in _READ_ONLY else "FCALL"
+        words: tuple[bytes | str | int, ...] = (f"roomful_v1_{function}", len(keys), *keys, *args)
         try:
-            return await self._link.call(command, f"roomful_v1_{function}", len(keys), *keys, *args)
+            reply = await self._link.call(command, *words)
         except ReplyError as exc:
-            words = str(exc)
-            if words.startswith("ROOMFUL "):
-                raise Elsewhere(words.removeprefix("ROOMFUL ")) from exc
-            if words.startswith(_NOT_NOW) or "unction not found" in words:
-                raise Elsewhere(words) from exc
+            why = str(exc)
+            if why.startswith("ROOMFUL "):
+                raise Elsewhere(why.removeprefix("ROOMFUL ")) from exc
+            if why.startswith(_NOT_NOW) or "unction not found" in why:
+                raise Elsewhere(why) from exc
             logger.error(
-                "call failed", extra={"shard": self._shard, "function": function, "why": words}
+                "call failed", extra={"shard": self._shard, "function": function, "why": why}
             )
-            why = f"shard {self._shard} could not do this"
-            raise Refused(RefusalCode.INTERNAL, why) from exc
+            sentence = f"shard {self._shard} could not do this"
+            raise Refused(RefusalCode.INTERNAL, sentence) from exc
+        self.answered_at = asyncio.get_running_loop().time()
+        return reply

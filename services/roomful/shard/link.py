@@ -60,6 +60,8 @@ class Link:
         """Tries that failed and connections that were lost, since the start."""
         self.why = "not connected yet"
         """Why there is no connection."""
+        self.since = float("-inf")
+        """Since when there is a connection, or none; by the loop's time."""
 
     def __repr__(self) -> str:
         state = "down" if self.connection is None else "up"
@@ -104,8 +106,11 @@ class Link:
     async def _serve(self, address: Address) -> None:
         ended = asyncio.Event()
 
+        loop = asyncio.get_running_loop()
+
         def on_lost() -> None:
-            self.connection = None
+            if self.connection is not None:
+                self.connection, self.since = None, loop.time()
             ended.set()
 
         # Of its own, so that reconnect() can end it.
@@ -121,7 +126,7 @@ class Link:
         try:
             if connection.is_lost or address != self.address:
                 return
-            self.connection = connection
+            self.connection, self.since = connection, loop.time()
             self._backoff.reset()
             self.why = "connected"
             if self._on_up is not None:
@@ -129,7 +134,6 @@ class Link:
             await ended.wait()
         finally:
             connection.abort()
-            self.connection = None
 
     async def _open(self, address: Address, on_lost: Callable[[], None]) -> RespConnection:
         connection = await connect(

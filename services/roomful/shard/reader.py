@@ -6,8 +6,8 @@ connection, so that replies and publications come in the server's order. Each *c
 sends itself a canary through the server. One that does not come back in time ends the connection,
 and the next one subscribes to everything again and fills from the logs what was missed; so does
 anything else that ends it (a failover, the server's limit on what it buffers for us). While
-nothing was heard for longer than *deaf_after_s* the reader is deaf: the edge is not ready, and
-what needs the shard is refused at once instead of waiting.
+nothing was heard for longer than *deaf_after_s* the reader is deaf: what needs the shard is refused
+at once instead of waiting, and if the shard answers all the same the edge is not ready (redis.py).
 
 An outage is the shard's own: its rooms stay held and are heard again when it is back.
 """
@@ -135,12 +135,20 @@ class Reader:
     # State ----------------------------------------------------------------------------------
 
     @property
+    def proven_at(self) -> float:
+        """When the shard was certainly heard, by the loop's time."""
+        proven_at = self._ear.proven_at
+        return float("-inf") if proven_at is None else proven_at
+
+    @property
+    def silence_s(self) -> float:
+        """After how many seconds of silence it is deaf."""
+        return self.limits.deaf_after_s + self.limits.canary_s
+
+    @property
     def is_deaf(self) -> bool:
         """Whether it is not certain that the shard was heard lately."""
-        if self._ear.proven_at is None:
-            return True
-        silence_s = asyncio.get_running_loop().time() - self._ear.proven_at
-        return silence_s > self.limits.deaf_after_s + self.limits.canary_s
+        return asyncio.get_running_loop().time() - self.proven_at > self.silence_s
 
     @property
     def received_bytes(self) -> int:

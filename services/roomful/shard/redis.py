@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,10 +196,21 @@ class RedisShard:
         """Give the lane of *bucket*: at most one batch with something of it is under way."""
         return self.lanes[bucket % LANES]
 
+    @property
+    def away_since(self) -> float:
+        """Since when this edge has no connection to the shard, by the loop's time; inf: it has."""
+        return math.inf if self._calls.is_up else self._calls.since
+
     def unready(self) -> str | None:
-        """Say why clients would miss something here that they would not miss elsewhere."""
-        if self.is_up and self.reader.is_deaf:
-            return f"shard {self._name} is not heard"
+        """
+        Say why clients would miss something here that they would not miss elsewhere.
+
+        A shard that hangs is heard nowhere. One that did what it was asked, over a connection that
+        was there all the time, after the reader had heard nothing for long, is not heard here.
+        """
+        silent_since = max(self.reader.proven_at, self._calls.since)
+        if self._calls.is_up and self._calls.answered_at - silent_since > self.reader.silence_s:
+            return f"shard {self._name} answers, and is not heard"
         return None
 
     # Home -----------------------------------------------------------------------------------

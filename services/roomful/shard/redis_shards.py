@@ -173,9 +173,15 @@ class RedisShards:
                 post.end(unavailable(route.shard.name, "nothing was stored in time"))
 
     def unready(self) -> str | None:
-        """Say why no client should come here now."""
-        if not any(one.is_up for one in self.shards.values()):
-            return "no shard can be reached"
+        """
+        Say why no client should come here now, and rather to another edge.
+
+        What is wrong with a shard is wrong for all edges, and is no reason. One that has reached no
+        shard for as long as its leases live is not an edge of the cluster any more.
+        """
+        lapsed_at = asyncio.get_running_loop().time() - self._options.lease_s
+        if all(one.away_since < lapsed_at for one in self.shards.values()):
+            return f"no shard was reached for {self._options.lease_s:g} s"
         return next((why for one in self.shards.values() if (why := one.unready())), None)
 
     @property
