@@ -58,6 +58,17 @@ def test_a_hole_is_exact(shard: Calls) -> None:
     assert shard.read({"a": lost - 1}, 0).entries == []
 
 
+def test_a_key_that_is_no_log_is_a_hole_in_its_room(shard: Calls) -> None:
+    """Somebody made it something else: the other rooms are read as before."""
+    offsets = fill(shard, "abc")
+    log = f"{bucket_of('b')}l:b"
+    shard.command("DEL", log)
+    shard.command("SET", log, "poison")
+    assert shard.read(dict.fromkeys("abc", 0), 1).holes == ["b"]
+    assert shard.read({"a": 0, "c": 0}, 1).bodies == ["a0", "c2"]
+    assert shard.read({"b": offsets[1]}, 1).is_complete
+
+
 def test_a_hole_is_exact_after_an_hour(server: RunningServer, shard: Calls) -> None:
     """Entries go at most 1/64 after their age; who has heard the last of them misses nothing."""
     limits = Limits(age_ms=HOUR_MS)

@@ -230,7 +230,7 @@ async def test_clients_on_both_sides(product: str, seed: int, tmp_path: Path) ->
             await client.join(*ROOMS)
         both.new("take_term", [], "s1", 2)
         told[1]()
-        await until(lambda: not any(one.reader.is_deaf for one in edges[1].shards.shards.values()))
+        await until(lambda: not edges[1].shards.unready())
         for step in range(40):
             if step == 20:
                 both.reattach()

@@ -391,3 +391,20 @@ async def test_a_shard_that_is_away_comes_back_by_itself(
             await eventually(has_tried, "it tries again")
             proxy.target = target
             await heard.until("a", "1")
+
+
+async def test_a_key_that_is_no_log_costs_its_room_alone(stage: Stage) -> None:
+    """It was made something else while messages were missed: only their room lacks them."""
+    async with Proxy.before(stage.server.port) as proxy:
+        async with stage.hearing("a", "b", address=stage.via(proxy.port)) as heard:
+            await stage.publish({"a": ["1"], "b": ["1"]})
+            await heard.until("b", "1")
+            proxy.freeze()
+            await stage.publish({"a": ["2"], "b": ["2"]})
+            await stage.call("DEL", key_of("a"))
+            await stage.call("SET", key_of("a"), "poison")
+            proxy.cut()
+            proxy.thaw()
+            await heard.until("b", "2")
+            await heard.until_live()
+            assert heard.sink.lost == [("a", True)]

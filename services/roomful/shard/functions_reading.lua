@@ -15,7 +15,11 @@ local function range(command, log, from, to, count)
   return found
 end
 
-local function from_left(log, low, count) return range('XRANGE', log, text(low), '+', count) end
+-- A key that somebody made something else is a hole in its room, and nothing to all others.
+local function from_left(log, low, count)
+  local is_log, entries = pcall(range, 'XRANGE', log, text(low), '+', count)
+  return is_log and entries or {}
+end
 
 local function up_to(entries, upper)
   while #entries > 0 and entries[#entries][1] > upper do entries[#entries] = nil end

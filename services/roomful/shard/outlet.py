@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from roomful.cluster.cursor import ShardName
@@ -11,6 +12,8 @@ from roomful.shard.message import Cast, Entry
 from roomful.shard.publication import CastMessage
 
 __all__ = ["Outlet"]
+
+logger = logging.getLogger("roomful.shard")
 
 
 class Outlet:
@@ -59,6 +62,8 @@ class Outlet:
         """Say that entries of *rooms* are gone before they could be delivered."""
         if rooms:
             self._statistics.lost_rooms += len(rooms)
+            why = {"shard": self._shard, "rooms": len(rooms), "first": rooms[0].room}
+            logger.warning("messages gone before they were heard", extra=why)
             self._sink.lose(self._shard, [held.room for held in rooms], can_resume=True)
 
     def tell_rewound(self, rooms: Sequence[Held]) -> None:
