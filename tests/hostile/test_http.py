@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from support.rawsocket import RawSocket
@@ -245,3 +247,24 @@ async def test_websocket_that_cannot_be_is_refused_before_the_101(
     """A wrong query or path is a 4xx, not a WebSocket that closes."""
     async with RawSocket.dial(server.port) as raw:
         assert 400 <= (await raw.upgrade(path)).status < 500
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/assets/%00", id="no name of a file"),
+        pytest.param("/assets/" + "a" * 5_000, id="a name longer than files have"),
+        pytest.param("/assets/", id="a directory"),
+        pytest.param("/assets/..%2Findex.html", id="another way to a file"),
+        pytest.param("/assets/..%2f..%2fcli.py", id="a file beside the page"),
+        pytest.param("/assets/%FF", id="no UTF-8"),
+    ],
+)
+async def test_a_file_that_is_not_the_pages_is_not_there(server: Server, path: str) -> None:
+    """404, whatever the name; and the page's own are."""
+    async with RawSocket.dial(server.port) as raw:
+        assert (await raw.request("GET", path)).status == 404
+        page = await raw.request("GET", "/")
+        (script,) = re.findall(rb'src="(/assets/[^"]+\.js)"', page.body)
+        answer = await raw.request("GET", script.decode())
+        assert (answer.status, "immutable" in answer.headers["cache-control"]) == (200, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -36,12 +35,11 @@ def build_page_routes(settings: Settings) -> list[Route]:
         return FileResponse(WEB / "index.html", headers={**HEADERS, "Cache-Control": "no-cache"})
 
     async def file(request: Request) -> Response:
-        path = (WEB / request.url.path.lstrip("/")).resolve()
-        if not path.is_relative_to(WEB) or not path.is_file():
-            raise HTTPException(404)
+        path = files[request.scope["path"]]
         # Names of built files carry a hash of what is in them.
         age = "public, max-age=31536000, immutable" if "assets" in path.parts else "no-cache"
         return FileResponse(path, headers={**HEADERS, "Cache-Control": age})
 
-    files = [Route(f"/{one.name}", file) for one in WEB.iterdir() if one.is_file()]
-    return [Route("/", page), Route("/assets/{name:path}", file), *files]
+    # A route for each file that is there: no name that anyone asks for becomes a path.
+    files = {f"/{one.relative_to(WEB)}": one for one in WEB.rglob("*") if one.is_file()}
+    return [Route("/", page), *(Route(name, file) for name in files)]
