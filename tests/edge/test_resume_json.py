@@ -32,8 +32,8 @@ class Slow(FakeTransport):
 class JsonClient:
     """A signed-in plain JSON client on the first edge of a world with one prompt shard."""
 
-    def __init__(self, **claims: Any) -> None:
-        self.world = World(shards="a", page_messages=1)
+    def __init__(self, *, shards: str = "a", kept: int = 10_000, **claims: Any) -> None:
+        self.world = World(shards=shards, page_messages=1, kept=kept)
         self.world.gates.is_open = True
         self.transport = Slow()
         token = make_token("alice", **claims)
@@ -99,6 +99,21 @@ def test_what_was_heard_live_is_not_sent_again() -> None:
         await client.publish("b1")
         await client.read()
         assert sorted(client.offsets("b1")) == [2, 3, 4]
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    "cursor", ["a.1-b.1", "a.1", "c.1"], ids=["old", "partly known", "of a shard that left"]
+)
+def test_each_room_with_a_hole_is_named(cursor: str) -> None:
+    """On whichever shard it is: what is not named is no reason to ask for its history."""
+
+    async def check() -> None:
+        client = JsonClient(shards="ab", kept=1)
+        await client.publish("b1", "a1", "a2", *["a1", "b1", "a2"] * 300)
+        ack = await client.call(type="resume", cursor=cursor, rooms=["a1", "a2", "b1"])
+        assert (ack["recovered"], sorted(ack["holes"])) == (False, ["a1", "a2", "b1"])
 
     run(check())
 

@@ -109,7 +109,7 @@ class Resumption:
     """One resume of one connection."""
 
     # Mutable state: the vector of what this client has been sent, what its rooms collect, and
-    # what is to be read.
+    # what is to be read, and the rooms of which that cannot be said.
     def __init__(
         self,
         edge: Edge,
@@ -135,6 +135,7 @@ class Resumption:
             raise Hole(()) from exc
         self._waiting: dict[RoomId, Waiting] = {}
         self._parts: list[_Part] = []
+        self._unknown: list[RoomId] = []
         self._begin: Callable[[], None] | None = None
 
     async def run(self, rooms: Mapping[RoomId, int], begin: Callable[[], None]) -> None:
@@ -172,13 +173,15 @@ class Resumption:
     async def _plan(self, rooms: Mapping[RoomId, int]) -> list[_Part]:
         """Say what is to be read from what was sent so far on."""
         parts: list[_Part] = []
+        self._unknown.clear()
         sent = dict(self._vector.positions)
         for room, joined in rooms.items():
             lineage = await self._edge.shards.lineage(room)
             home = lineage.home
             owed = find_owed(lineage.segments, home.name, sent, joined)
             if owed is None:
-                raise Hole([room])
+                self._unknown.append(room)
+                continue
             for stretch in owed:
                 part = next((one for one in parts if one.takes(home, room, stretch)), None)
                 if part is None:
@@ -204,12 +207,15 @@ class Resumption:
 
     async def _read_all(self) -> None:
         """Read a page of each part that has none."""
+        holes = [*self._unknown]
         for part in self._parts:
             if not part.is_complete and not part.entries:
-                await self._read(part)
+                holes += await self._read(part)
+        if holes:
+            raise Hole(list(dict.fromkeys(holes)))
 
-    async def _read(self, part: _Part) -> None:
-        """Read the next page; what the rooms collected before comes with it."""
+    async def _read(self, part: _Part) -> Sequence[RoomId]:
+        """Read the next page, with what the rooms collected before; or give those with a hole."""
         if not part.upto:
             for room in part.rooms:
                 self._waiting[room].clear()
@@ -221,7 +227,7 @@ class Resumption:
             (part.stretch.origin, part.upto) if part.upto else None,
         )
         if replay.holes:
-            raise Hole(replay.holes)
+            return replay.holes
         if self._connection.is_closed:
             raise Refused(RefusalCode.OVERLOADED, "the client went away")
         # Also one that has come to a shard of others: its messages are between theirs.
@@ -231,10 +237,11 @@ class Resumption:
                     raise Moved(f"a bucket of {live.home.name}")
         part.entries += replay.entries
         part.reached, part.is_complete = replay.reached, replay.is_complete
+        return ()
 
     async def _replay(self) -> None:
         """Send everything, at the pace of the client."""
-        while self._begin or not self._is_sent():
+        while self._begin or self._unknown or not self._is_sent():
             if not self._begin:
                 await self._connection.transport.drained()
             async with self._edge.replaying:
