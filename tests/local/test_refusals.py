@@ -10,7 +10,7 @@ from roomful.cli import main
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.control.view import Phase, ShardStatus
-from roomful.local.layout import Layout, Shape
+from roomful.local.layout import BadCluster, Layout, Shape
 from support.ports import claim_port, claim_ports
 
 REFUSED = 2
@@ -59,6 +59,19 @@ def test_shape_that_is_not_asked_for_is_the_one_there(tmp_path: Path) -> None:
     made = Layout.take_up(tmp_path, Shape(shards=3, replicas=2, durability="fsynced"), 31_000)
     assert Layout.take_up(tmp_path, Shape(), 32_000) == made
     assert (len(made.shards), made.durability) == (3, "fsynced")
+
+
+def test_the_same_command_starts_a_cluster_that_has_grown(tmp_path: Path) -> None:
+    """Shards that came and went since it was begun are no other shape."""
+    shape = Shape(shards=2, replicas=1)
+    begun = Layout.take_up(tmp_path, shape, claim_ports(4))
+    grown = begun.with_shard(*begun.next_shard(begun.shards))
+    assert Layout.take_up(tmp_path, shape, 32_000) == grown
+    assert Layout.take_up(tmp_path, Shape(shards=3), 32_000) == grown
+    shrunk = grown.without_shards([ShardName("s1"), ShardName("s2")])
+    assert Layout.take_up(tmp_path, shape, 32_000) == shrunk
+    with pytest.raises(BadCluster, match="a cluster with --shards 1: start it so"):
+        Layout.take_up(tmp_path, Shape(shards=3), 32_000)
 
 
 def test_cluster_file_that_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,8 @@ class _File(msgspec.Struct, omit_defaults=True):
     """The port of each server, by shard."""
     acks: int
     is_fsynced: bool
+    begun: int = 0
+    """How many shards it was begun with; 0: a file that does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Layout:
     shards: dict[ShardName, tuple[Address, ...]]
     acks: int
     is_fsynced: bool
+    begun: int = 0
+    """How many shards it was begun with: the command of then starts it, whatever came or left."""
 
     @property
     def durability(self) -> str:
@@ -122,7 +126,7 @@ class Layout:
             name: tuple(Address(HOST, port) for port in ports)
             for name, ports in file.shards.items()
         }
-        return cls(directory, shards, file.acks, file.is_fsynced)
+        return cls(directory, shards, file.acks, file.is_fsynced, file.begun)
 
     def next_shard(self, taken: Collection[ShardName]) -> tuple[ShardName, tuple[Address, ...]]:
         """
@@ -161,7 +165,8 @@ class Layout:
                 ports = {
                     name: [one.port for one in servers] for name, servers in found.shards.items()
                 }
-                _write(self.directory, _File(VERSION, change(ports), found.acks, found.is_fsynced))
+                kept = (found.acks, found.is_fsynced, found.begun)
+                _write(self.directory, _File(VERSION, change(ports), *kept))
         except OSError as exc:
             raise BadCluster(f"{self.directory} cannot be written: {exc.strerror}") from exc
         changed = self.read(self.directory)
@@ -200,6 +205,7 @@ class Layout:
             },
             acks=0 if durability == "memory" else 1,
             is_fsynced=durability == "fsynced",
+            begun=shards,
         )
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -212,8 +218,9 @@ class Layout:
 
     def _compare(self, shape: Shape) -> None:
         replicas = len(next(iter(self.shards.values()))) - 1
+        shards = None if shape.shards == self.begun else shape.shards
         pairs: Sequence[tuple[str, object, object]] = (
-            ("--shards", shape.shards, len(self.shards)),
+            ("--shards", shards, len(self.shards)),
             ("--replicas", shape.replicas, replicas),
             ("--durability", shape.durability, self.durability),
         )
