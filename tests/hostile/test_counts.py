@@ -14,7 +14,7 @@ from support.plainjson import PlainJson
 from support.rawsocket import RawSocket, Response
 from support.server import Server
 from support.sio import ConnectRefused, SocketIo, signed_in
-from support.tokens import make_token
+from support.tokens import make_service_token, make_token
 
 LIMIT = 4504
 PER_USER = 3
@@ -131,3 +131,21 @@ async def test_probes_are_answered_by_a_full_edge(server: Server) -> None:
         return (await ask(server, "/readyz")).status == 200
 
     await eventually(is_ready, "closed connections make room")
+
+
+async def test_a_full_edge_can_be_told_to_send_clients_away(server: Server) -> None:
+    """Nobody needs it more; it is asked for a service token and looked at as ever."""
+    body = b'{"count":0}'
+    head = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    bearer = f"Authorization: Bearer {make_service_token()}"
+    async with AsyncExitStack() as stack:
+
+        async def is_full() -> bool:
+            await stack.enter_async_context(RawSocket.dial(server.port))
+            return (await ask(server, "/socket.io/?EIO=4&transport=polling")).status == 503
+
+        await eventually(is_full, "as many as the edge takes say nothing")
+        for headers, status in ((head, 401), ((*head, bearer), 400)):
+            async with RawSocket.dial(server.port) as raw:
+                answer = await raw.request("POST", "/api/edge/shed", *headers, body=body)
+                assert answer.status == status

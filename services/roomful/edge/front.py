@@ -33,10 +33,11 @@ _UNUSUAL: Final = BODY_HEADERS | {"expect"}
 _PROBE: Final = re.compile(
     rb"GET (/livez|/readyz|/metrics|/api/ws/(?:health|stats)) HTTP/1\.[01]\r\n"
 )
+_SHED: Final = b"POST /api/edge/shed HTTP/1.1\r\n"
 _SHORT: Final = b"GET %b HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n"
 SPARE: Final = 16
 """
-Connections of a full edge that may say whether they are a probe.
+Connections of a full edge that may say whether they are a probe, or the order to send clients away.
 
 A full edge is alive: were its probes refused like everybody, it would be killed for having clients.
 """
@@ -76,10 +77,11 @@ class FrontProtocol(asyncio.Protocol):
         """Let the one who can take the request go on with the connection."""
         if not self._is_counted:
             probe = _PROBE.match(data)
-            if probe is None or not self._is_let_in():
+            if not ((probe or data.startswith(_SHED)) and self._is_let_in()):
                 self.refuse()
                 return
-            data = _SHORT % probe[1]
+            if probe is not None:
+                data = _SHORT % probe[1]
         transport = self._leave()
         if transport is None or transport.is_closing():
             return
