@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as changed
 
 from functions.server import PRODUCTS, serving
 from remote.cluster import Cluster
 from remote.stage import staged
 from remote.witness import OPTIONS, Witness, build_shards
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.topology import Address
 from roomful.shard.redis import RedisShard, ShardOptions
 from roomful.shard.redis_shards import RedisShards
+from roomful.telemetry.lasting import failures
 from support.deadline import DEADLINE_S, eventually, until
 from support.proxy import Proxy
 from support.users import EDGE
@@ -120,3 +123,21 @@ async def test_an_edge_that_reaches_no_shard_is_ready_until_its_leases_lapse(
         for proxy in mine.values():
             proxy.thaw()
         await until(lambda: lapsed.unready() is None)
+
+
+async def test_a_failure_that_nobody_foresaw_leaves_no_edge_deaf(cluster: Cluster) -> None:
+    """Each task of a shard begins again: no name has a label as long as this primary's."""
+    async with reaching(cluster) as (shards, _):
+        before = shards.topology
+        assert before is not None
+        tasks = ["reader of s1", "calls of s1", "lane 0 of s1", "lane 1 of s1"]
+        counts = {name: failures[name] for name in tasks}
+        unthought = changed(before.shards[S1], primary=Address("a" * 64, 6379))
+        shards.apply(
+            changed(
+                before, generation=before.generation + 1, shards={**before.shards, S1: unthought}
+            )
+        )
+        await until(lambda: all(failures[name] > counts[name] for name in tasks))
+        shards.apply(changed(before, generation=before.generation + 2))
+        await until(lambda: is_heard(shards.shards[S1]))

@@ -34,6 +34,7 @@ from roomful.archive.settings import ArchiveSettings
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address, BadTopology, Topology, decode_topology
 from roomful.shard.resp import Backoff, Login, LostConnection, ReplyError, SignInRefused, connect
+from roomful.telemetry.lasting import keep_going, task_failures
 from roomful.telemetry.metrics import CONTENT_TYPE, Metrics, Sample
 
 __all__ = ["ArchiveService"]
@@ -85,7 +86,9 @@ class ArchiveService:
         tasks = [asyncio.ensure_future(self._serve(listener))] if listener is not None else []
         try:
             await self._until_ready(stopped, migrate if migrates else check_schema)
-            tasks += [asyncio.ensure_future(one) for one in (self._follow(), self._maintain())]
+            follow = keep_going("topology", self._follow, ends_with=(ArchiveUnavailable,))
+            lasting = (follow, keep_going("retention", self._maintain))
+            tasks += [asyncio.ensure_future(one) for one in lasting]
             await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in [*tasks, stop, *(task for _, task in self._workers.values())]:
@@ -120,9 +123,6 @@ class ArchiveService:
                 logger.info("topology", extra={"generation": found.generation})
             if self._topology is not None:
                 self._assign(self._topology)
-            for _, task in self._workers.values():
-                if task.done():
-                    task.result()
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> Topology | None:
@@ -175,7 +175,8 @@ class ArchiveService:
                 self._workers[name][0].target = target
                 continue
             worker = Archiver(name, target, self._archive, self._settings, self.statistics)
-            self._workers[name] = worker, asyncio.ensure_future(worker.run())
+            lasting = keep_going(f"archiver of {name}", worker.run)
+            self._workers[name] = worker, asyncio.ensure_future(lasting)
         for name in set(self._workers) - set(topology.shards):
             # It left with an empty outbox, so what has ended since left nothing behind. Another
             # archiver may have settled the last of it, and this one never saw it empty.
@@ -262,6 +263,7 @@ class ArchiveService:
                 {name: one.age_ms / 1000 for name, one in boxes.items()},
             ),
             gauge("archive_delay_seconds", "From sent to archived, last batch.", own.delay_s),
+            task_failures(),
         )
 
 

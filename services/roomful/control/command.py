@@ -107,7 +107,6 @@ async def _control(controller: Controller) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    # A failure that is none of the servers' ends the process: whoever runs it starts another.
     await asyncio.wait([task])
     if not task.cancelled():
         task.result()

@@ -42,6 +42,7 @@ from roomful.control.succession import HAND_OVER_S, UNDER_WAY, carry_out, plan_s
 from roomful.control.survey import Survey
 from roomful.control.view import Phase, ShardStatus, ShardView, describe, log_changes
 from roomful.control.waits import Listener, Waits
+from roomful.telemetry.lasting import keep_going
 
 __all__ = ["Controller"]
 
@@ -100,15 +101,18 @@ class Controller:
     async def run(self) -> None:
         """Look after the cluster until cancelled; no failure of a pass ends it."""
         try:
-            while True:
-                self._is_wanted.clear()
-                await self.look_after()
-                pause_s = self.pace.step_s if self._has_changed else self.pace.interval_s
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._is_wanted.wait()
+            await keep_going("controller", self._keep_looking)
         finally:
             await self.aclose()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._is_wanted.clear()
+            await self.look_after()
+            pause_s = self.pace.step_s if self._has_changed else self.pace.interval_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_wanted.wait()
 
     async def aclose(self) -> None:
         """Let go of all servers, and of the lead."""
@@ -364,16 +368,10 @@ class Controller:
             await primary.wait(topology.acks, self.pace.timeout_s)
         self.topology = topology
         self._has_changed = True
-        logger.info(
-            "topology changed",
-            extra={
-                "generation": topology.generation,
-                "shards": ", ".join(
-                    f"{name}={topology.shards[name].primary}/{topology.shards[name].term}"
-                    for name in first
-                ),
-            },
-        )
+        of = topology.shards
+        shards = ", ".join(f"{name}={of[name].primary}/{of[name].term}" for name in first)
+        extra = {"generation": topology.generation, "shards": shards}
+        logger.info("topology changed", extra=extra)
 
     async def _spread(self, seen: Mapping[Address, Observation]) -> None:
         """Give the topology to all primaries that have an older one."""

@@ -45,6 +45,7 @@ from roomful.edge.socketio_connection import SocketIoConnection
 from roomful.edge.websocket import EdgeProtocol
 from roomful.protocol.engineio import Handshake, Pace
 from roomful.shard.snapshot import Snapshot
+from roomful.telemetry.lasting import keep_going
 
 if TYPE_CHECKING:
     from roomful.edge.tracing import Tracing
@@ -236,9 +237,8 @@ class EdgeServer(uvicorn.Server):
             yield
             return
         archive = self._edge.settings.archive
-        keeper = asyncio.ensure_future(
-            self._embedded.keep(archive.rules, archive.retention_every_s)
-        )
+        keep = partial(self._embedded.keep, archive.rules, archive.retention_every_s)
+        keeper = asyncio.ensure_future(keep_going("retention", keep))
         try:
             yield
         finally:

@@ -41,6 +41,7 @@ from roomful.edge.peers import About
 from roomful.edge.report import stats
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.message import UserId
+from roomful.telemetry.lasting import keep_going
 
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
@@ -145,7 +146,8 @@ class Control:
             self._learn(await self.keeper.revocations())
         if self._channel is not None:
             await self._read_revocations()
-            self._reading = asyncio.get_running_loop().create_task(self._keep_reading())
+            reading = keep_going("revocations", self._keep_reading)
+            self._reading = asyncio.get_running_loop().create_task(reading)
             self._edge.usage.start()
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ from roomful.cluster.cursor import ShardName
 from roomful.protocol.errors import Refused
 from roomful.shard.base import Archived
 from roomful.shard.redis_shards import RedisShards
+from roomful.telemetry.lasting import keep_going
 from roomful.telemetry.metrics import Sample
 
 __all__ = ["Outboxes"]
@@ -34,7 +35,7 @@ class Outboxes:
 
     def start(self) -> None:
         """Begin, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(keep_going("outboxes", self._run))
 
     async def aclose(self) -> None:
         """Look no more."""

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 import msgspec
 
 from roomful.protocol.errors import Refused
+from roomful.telemetry.lasting import keep_going
 
 __all__ = [
     "FORWARDED",
@@ -151,7 +152,8 @@ class Peers:
     def start(self) -> None:
         """Read the directory now and from time to time, in the running loop."""
         if self.directory is not None and self._ticking is None:
-            self._ticking = asyncio.get_running_loop().create_task(self._tick())
+            ticking = keep_going("peers", self._tick)
+            self._ticking = asyncio.get_running_loop().create_task(ticking)
 
     async def aclose(self) -> None:
         """Stop reading the directory."""

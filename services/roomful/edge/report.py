@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from roomful.shard.memory import MemoryShard
 from roomful.shard.redis_shards import RedisShards
+from roomful.telemetry.lasting import task_failures
 from roomful.telemetry.metrics import Sample
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def samples(edge: Edge) -> Sequence[Sample]:
         Sample("publishes_refused", "Publishes refused: too much waits.", shard.refused),
         *_shard_samples(edge.shards),
         *(() if edge.outboxes is None else edge.outboxes.samples()),
+        task_failures(),
         *(() if edge.tracing is None else edge.tracing.samples()),
         Sample("resumes", "Sessions resumed.", own.resumed),
         Sample("resumes_failed", "Resumes that began anew.", own.not_resumed),

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from roomful.telemetry.lasting import keep_going
+
 if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
@@ -57,8 +59,8 @@ class Usage:
 
     def start(self) -> None:
         """Begin to tell the others, in the running loop."""
-        self._telling = asyncio.get_running_loop().create_task(self._keep_telling())
-        self._edge.watch(self._telling)
+        telling = keep_going("usage", self._keep_telling)
+        self._telling = asyncio.get_running_loop().create_task(telling)
 
     async def aclose(self) -> None:
         """Tell no more."""

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from roomful.shard.reader import Reader, ReaderLimits
 from roomful.shard.refusals import Elsewhere, unavailable
 from roomful.shard.resp import Login, LostConnection
 from roomful.shard.room_calls import RoomCalls
+from roomful.telemetry.lasting import keep_going
 
 __all__ = ["RedisShard", "ShardOptions"]
 
@@ -145,17 +146,16 @@ class RedisShard:
     def start(self) -> None:
         """Begin, in the running loop."""
         # In the order in which they end.
-        self._spawn("lease", self._lease.run())
-        self._spawn("sweep", self._sweep())
-        self._spawn("reader", self.reader.run())
+        self._spawn("lease", self._lease.run)
+        self._spawn("sweep", self._sweep)
+        self._spawn("reader", self.reader.run)
         for number, lane in enumerate(self.lanes):
-            self._spawn(f"lane {number}", lane.run())
-        self._spawn("calls", self._calls.run())
+            self._spawn(f"lane {number}", lane.run)
+        self._spawn("calls", self._calls.run)
 
-    def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"{what} of {self._name}")
-        task.add_done_callback(_report)
-        self._tasks.append(task)
+    def _spawn(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        lasting = keep_going(f"{what} of {self._name}", work)
+        self._tasks.append(asyncio.get_running_loop().create_task(lasting))
 
     async def aclose(self) -> None:
         """Give the lease back and let go of everything; what waits has been settled before."""
@@ -325,11 +325,6 @@ class RedisShard:
         except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
         return [about.decode() for about in reply[1::2]]
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (exc := task.exception()) is not None:
-        logger.critical("task ended", extra={"task": task.get_name()}, exc_info=exc)
 
 
 def _ignore(_words: str) -> None:

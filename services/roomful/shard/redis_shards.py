@@ -38,6 +38,7 @@ from roomful.shard.redis import RedisShard, ShardOptions
 from roomful.shard.refusals import Elsewhere, unavailable
 from roomful.shard.resp import LostConnection, pack
 from roomful.shard.routes import RETRY_S, Route, Routes
+from roomful.telemetry.lasting import keep_going
 
 __all__ = ["RedisShards"]
 
@@ -115,8 +116,8 @@ class RedisShards:
         topology = await self._directory.find()
         await check_fsync(topology, self._options.login)
         self.apply(topology)
-        self._spawn(self._directory.run())
-        self._spawn(self._tick())
+        self._spawn(keep_going("topology", self._directory.run))
+        self._spawn(keep_going("expiry", self._tick))
         loop = asyncio.get_running_loop()
         # Cursors should name every shard from the first client on; one that is away must not
         # keep the others' clients out.
