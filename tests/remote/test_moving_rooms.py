@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,6 +15,9 @@ from functions.server import PRODUCTS
 from remote.cluster import Cluster, running_cluster
 from remote.witness import Watch, check, journey_of, rooms_on, watching
 from roomful.cluster.cursor import ShardName
+from roomful.shard.erasure import Erasure
+from roomful.shard.message import RoomId
+from roomful.shard.redis import RedisShard
 from support.deadline import eventually, until, within
 
 S1, S2 = ShardName("s1"), ShardName("s2")
@@ -49,6 +53,34 @@ async def test_rooms_are_heard_on_where_their_bucket_is(cluster: Cluster) -> Non
         assert [len(watch.sink.heard(room)) for room in (*rooms, quiet)] == [63] * 4
         assert [shard for shard, _ in moved] == ["s2", "s1", "s2"]
         check(cluster, watch, *rooms, quiet)
+
+
+@pytest.mark.parametrize("from_", ["s1", "s2"])
+async def test_a_user_is_erased_from_rooms_that_move(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, from_: str
+) -> None:
+    """Also from those that go to a shard that was gone through, before theirs is."""
+    async with watching(cluster) as watch:
+        (room,) = rooms_on(watch.shards, from_, 1)
+        await store(watch, room)
+        (sent,) = (await watch.shards.page(RoomId(room), before=None, after=None, limit=1)).entries
+        logs, asked = RedisShard.logs, []
+
+        async def logs_and_move(shard: RedisShard) -> Sequence[RoomId]:
+            found = await logs(shard)
+            asked.append(shard.name)
+            if len(asked) == 1:
+                to = "s1" if from_ == "s2" else "s2"
+                journey = journey_of(cluster, room, to)
+                journey.travel()
+                journey.clear(journey.source)
+            return found
+
+        monkeypatch.setattr(RedisShard, "logs", logs_and_move)
+        erasure = Erasure(1 << 52, "x", user=sent.envelope.user)
+        assert await watch.shards.erase(erasure) >= 1
+        page = await watch.shards.page(RoomId(room), before=None, after=None, limit=1)
+        assert not page.entries
 
 
 async def test_an_edge_that_hears_the_source_late_waits_for_it(cluster: Cluster) -> None:

@@ -345,8 +345,13 @@ class RedisShards:
         return sum([await self._erase(room, erasure) for room in rooms])
 
     async def _all_rooms(self) -> Sequence[RoomId]:
-        # A copy: shards come and go while one of them answers.
-        return [room for shard in tuple(self.shards.values()) for room in await shard.logs()]
+        # Twice: a bucket may go to a shard that was asked from one that was not. And copies, since
+        # shards come and go while one of them answers.
+        found: dict[RoomId, None] = {}
+        for _ in range(2):
+            for shard in tuple(self.shards.values()):
+                found |= dict.fromkeys(await shard.logs())
+        return tuple(found)
 
     async def _erase(self, room: RoomId, erasure: Erasure) -> int:
         return await self._ask(room, lambda to: to.shard.rooms.erase(to.version, room, erasure))
