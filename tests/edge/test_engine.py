@@ -364,6 +364,27 @@ def test_a_probe_that_does_not_upgrade_is_closed() -> None:
     in_loop(check)
 
 
+def test_only_sessions_on_polling_count_as_such() -> None:
+    """Until they are upgraded or over, and have been told why."""
+
+    async def check() -> None:
+        place = Place()
+        counts = place.edge.polling_counts
+        assert counts.connections == 1
+        place.upgrade()
+        assert counts.connections == 0
+        place.engine.close(CloseCode.RESTART, "")
+        assert counts.connections == 0
+        other, _ = place.endpoint.open_polling(Handshake("polling", None, False))
+        other.send((LAST,))
+        other.close(CloseCode.RESTART, "")
+        assert counts.connections == 1
+        assert [await other.poll(PLENTY), await other.poll(PLENTY)] == [LAST, b"1"]
+        assert counts.connections == 0
+
+    in_loop(check)
+
+
 def test_a_lost_websocket_ends_the_session() -> None:
     """And one that only probed is closed with the session."""
 

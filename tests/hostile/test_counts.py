@@ -106,7 +106,7 @@ async def test_probes_are_answered_by_a_full_edge(server: Server) -> None:
 
         async def is_full() -> bool:
             await stack.enter_async_context(RawSocket.dial(server.port))
-            return (await ask(server, "/socket.io/?EIO=4&transport=polling")).status == 503
+            return (await ask(server, "/api/openapi.json")).status == 503
 
         await eventually(is_full, "as many as the edge takes say nothing")
         answers = {path: await ask(server, path) for path in PROBES}
@@ -142,7 +142,7 @@ async def test_a_full_edge_can_be_told_to_send_clients_away(server: Server) -> N
 
         async def is_full() -> bool:
             await stack.enter_async_context(RawSocket.dial(server.port))
-            return (await ask(server, "/socket.io/?EIO=4&transport=polling")).status == 503
+            return (await ask(server, "/api/openapi.json")).status == 503
 
         await eventually(is_full, "as many as the edge takes say nothing")
         for headers, status in ((head, 401), ((*head, bearer), 400)):

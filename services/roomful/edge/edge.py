@@ -129,6 +129,8 @@ class Edge:
         self.head_timer = HeadTimer(limits.header_timeout_s)
         self.body_timer = BodyTimer(limits.body_timeout_s)
         self.counts = ConnectionCounts(limits)
+        self.polling_counts = ConnectionCounts(limits)
+        """Of sessions on polling, which may share connections, or have none just now."""
         self.rates = MessageRates(limits)
         self.origins = Origins(settings.origins)
         self.authenticator = authenticator or Authenticator(settings.auth)
@@ -233,10 +235,13 @@ class Edge:
         if not self.settings.limits.connections_per_address:
             return ""
         peer = transport.get_extra_info("peername")
-        if not peer or self.peers.is_peer(peer[0]):
-            # Another edge has counted its client.
-            return ""
-        return str(peer[0])
+        return self.address_of_host(str(peer[0]) if peer else "")
+
+    def address_of_host(self, host: str) -> str:
+        """As address_of(), of a connection from *host*."""
+        # Another edge has counted its client.
+        is_counted = self.settings.limits.connections_per_address and not self.peers.is_peer(host)
+        return host if is_counted else ""
 
     def take_handshake(self) -> None:
         """

@@ -35,14 +35,16 @@ Begin = Callable[[EngineConnection, Handshake], Application]
 class Endpoint:
     """The Engine.IO sessions of one path."""
 
-    # Mutable state: the sessions that began on polling, by sid, and which of them are over but for
-    # a poll. One born on a WebSocket is known to its socket alone: nothing else can ask for it.
+    # Mutable state: the sessions that began on polling, by sid, those of them that are on polling
+    # still, with their address, and which are over but for a poll. One born on a WebSocket is known
+    # to its socket alone: nothing else can ask for it.
     def __init__(self, edge: Edge, path: str, pace: Pace, begin: Begin) -> None:
         self.path = path
         self.pace = pace
         self._edge = edge
         self._begin = begin
         self._sessions: dict[str, EngineConnection] = {}
+        self._polling: dict[EngineConnection, str] = {}
         self.lingering: set[EngineConnection] = set()
         # The open packet of each WebSocket but for its sid, which needs no escaping.
         self._open = encode_open("%b", upgrades=False, pace=pace)
@@ -69,9 +71,18 @@ class Endpoint:
         engine.application = self._begin(engine, handshake)
         return engine
 
-    def open_polling(self, handshake: Handshake) -> tuple[EngineConnection, bytes]:
-        """Begin a session on polling; gives it and the first payload."""
+    def open_polling(
+        self, handshake: Handshake, address: str = ""
+    ) -> tuple[EngineConnection, bytes]:
+        """
+        Begin a session on polling; gives it and the first payload.
+
+        Raises:
+            Refused: OVERLOADED or RATE_LIMITED, the edge or *address* has too many of them.
+        """
+        self._edge.polling_counts.enter(address)
         engine = EngineConnection(self, new_sid(self._edge.peers.name), None)
+        self._polling[engine] = address
         self._sessions[engine.sid] = engine
         engine.application = self._begin(engine, handshake)
         return engine, encode_open(engine.sid, upgrades=True, pace=self.pace)
@@ -104,7 +115,14 @@ class Endpoint:
     def forget(self, engine: EngineConnection) -> None:
         """The session is over."""
         self._sessions.pop(engine.sid, None)
+        self.leave_polling(engine)
         self.lingering.discard(engine)
+
+    def leave_polling(self, engine: EngineConnection) -> None:
+        """The session is on a WebSocket from now on, or over."""
+        address = self._polling.pop(engine, None)
+        if address is not None:
+            self._edge.polling_counts.leave(address)
 
     def linger(self, engine: EngineConnection) -> None:
         """The session is over, and may be polled for LINGER_S more."""

@@ -293,6 +293,7 @@ class EngineConnection:
         if mailbox is not None:
             self._socket.send(mailbox.take(1 << 62))
             mailbox.put((NOOP,))
+        self._endpoint.leave_polling(self)
         self.application.on_upgraded()
 
     def fail(self, fault: ClientFault) -> None:

@@ -61,7 +61,8 @@ class LimitSettings:
 
     # Connections of one edge. At 9.1 KB each, 0.9 GB; more edges are better than more per edge,
     # because all of them come back at once when one dies. An edge raises its own limit of open
-    # files for them; where the system allows fewer (ulimit -Hn), it takes fewer, and says so.
+    # files for them; where the system allows fewer (ulimit -Hn), it takes fewer, and says so. As
+    # many sessions may be on long-polling, which share connections.
     connections: int = 100_000
     # Connections of one user over all edges; 0 = no limit. Tabs and devices are below 20; a client
     # that leaks connections is stopped before it takes an edge. Edges tell each other every second

@@ -94,7 +94,8 @@ class Polling:
             if request.method != "GET":
                 raise BadHandshake(HandshakeFault.BAD_HANDSHAKE_METHOD)
             self._edge.take_handshake()
-            _, payload = self._endpoint.open_polling(handshake)
+            address = self._edge.address_of_host(request.client.host if request.client else "")
+            _, payload = self._endpoint.open_polling(handshake, address)
             return Response(payload, media_type=TEXT)
         owner = self._edge.peers.owner_of(handshake.sid)
         if owner is not None and FORWARDED_NAME not in request.headers:
