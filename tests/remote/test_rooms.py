@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace as changed_topology
 
@@ -16,8 +17,11 @@ from remote.cluster import Cluster, Member, address_of, running_cluster
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.cluster.topology import Address, ShardRecord
+from roomful.edge.control import LeasedEdges
+from roomful.edge.peers import About
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import Stored
+from roomful.shard.control import ControlChannel
 from roomful.shard.directory import Directory
 from roomful.shard.erasure import Erasure
 from roomful.shard.message import Cast, RoomId, UserId
@@ -116,6 +120,23 @@ async def test_presence_is_told_once_for_a_user_on_two_edges(edges: tuple[Seat, 
     assert [cast.event for cast in one.sink.casts] == ["user-joined", "user-joined", "user-left"]
     members = await one.shards.members(room)
     assert [(member.user_id, member.status) for member in members.members] == [(BOB, "away")]
+
+
+async def test_an_edge_that_says_nonsense_of_itself_hides_no_other(
+    cluster: Cluster, edges: tuple[Seat, Seat]
+) -> None:
+    """Whatever is written into its lease: the others are listed."""
+    calls = cluster.members[ShardName("s1")].calls
+    said = [b"{not json", b"\xff", b'{"name":"odd","address":"nowhere"}', b'{"name":7}']
+    said.append(msgspec.json.encode(About("beef", "127.0.0.1:7")))
+    for number, about in enumerate(said):
+        calls("lease", [], 1, f"said.{number}", 1, 60_000, about)
+    try:
+        listed = await LeasedEdges(ControlChannel(edges[0].shards)).edges()
+        assert listed == [About("beef", "127.0.0.1:7")]
+    finally:
+        for number in range(len(said)):
+            calls("end_lease", [], 1, f"said.{number}")
 
 
 async def test_an_edge_whose_lease_was_swept_joins_again(

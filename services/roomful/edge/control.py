@@ -37,7 +37,7 @@ from roomful.edge.commands import (
     decode,
     parts,
 )
-from roomful.edge.peers import About
+from roomful.edge.peers import About, read_about
 from roomful.edge.report import stats
 from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.message import UserId
@@ -60,9 +60,6 @@ MAX_KNOWN: Final = 4096
 """Ids of commands that are remembered: each comes once for every shard."""
 STATS_S: Final = 1.0
 """Numbers of other edges are at most this old: anyone may ask for them."""
-
-
-_about = msgspec.json.Decoder(About).decode
 
 
 @dataclass(slots=True)
@@ -92,7 +89,8 @@ class LeasedEdges:
         Raises:
             Refused: SHARD_UNAVAILABLE.
         """
-        return [_about(text) for text in await self._channel.edges() if text]
+        found = [read_about(text) for text in await self._channel.edges() if text]
+        return [about for about in found if about is not None]
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ __all__ = [
     "new_edge_name",
     "new_sid",
     "parse_address",
+    "read_about",
 ]
 
 logger = logging.getLogger("roomful.edge")
@@ -67,6 +68,20 @@ class About(msgspec.Struct, frozen=True):
     name: str
     address: str
     """`host:port`, as parse_address takes it."""
+
+
+_about = msgspec.json.Decoder(About).decode
+
+
+def read_about(text: str) -> About | None:
+    """Read what an edge says of itself; None, and a line in the log, if it cannot be used."""
+    try:
+        about = _about(text)
+        parse_address(about.address)
+    except (msgspec.MsgspecError, ValueError) as exc:
+        logger.warning("edge not listed", extra={"about": text[:200], "why": str(exc)})
+        return None
+    return about
 
 
 class Directory(Protocol):

@@ -324,7 +324,7 @@ class RedisShard:
             reply = await self._calls.call_in_any_term("edges")
         except (Elsewhere, LostConnection) as exc:
             raise unavailable(self._name, exc) from exc
-        return [about.decode() for about in reply[1::2]]
+        return [about.decode(errors="replace") for about in reply[1::2]]
 
 
 def _ignore(_words: str) -> None:
