@@ -85,11 +85,18 @@ def passed_on(headers: Headers, edge_name: str, client: str) -> list[tuple[bytes
 class Forwarder:
     """Sends requests to other edges and gives their answers."""
 
-    # Mutable state: idle connections by address, each with when it became idle, oldest first.
+    # Mutable state: idle connections by address, each with when it became idle, oldest first; and
+    # the timer that closes those that stay so.
     def __init__(self, edge_name: str, max_answer_bytes: int) -> None:
         self._edge_name = edge_name
         self._max_answer_bytes = max_answer_bytes
         self._idle: defaultdict[Address, list[tuple[float, _Link]]] = defaultdict(list)
+        self._closing: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> int:
+        """Connections that are kept for the next request."""
+        return sum(map(len, self._idle.values()))
 
     async def send(
         self, to: Address, request: Outgoing, *, client: str, timeout_s: float
@@ -121,6 +128,9 @@ class Forwarder:
 
     def close(self) -> None:
         """Close all idle connections."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
         for links in self._idle.values():
             for _, link in links:
                 link.close()
@@ -153,7 +163,22 @@ class Forwarder:
         links = self._idle[to]
         if len(links) >= MAX_IDLE:
             links.pop(0)[1].close()
-        links.append((asyncio.get_running_loop().time(), link))
+        loop = asyncio.get_running_loop()
+        links.append((loop.time(), link))
+        if self._closing is None:
+            self._closing = loop.call_later(IDLE_S, self._close_old)
+
+    def _close_old(self) -> None:
+        """Close what nobody wanted for long, also of edges that are gone and not asked again."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - IDLE_S
+        for to, links in tuple(self._idle.items()):
+            while links and links[0][0] <= since:
+                links.pop(0)[1].close()
+            if not links:
+                del self._idle[to]
+        is_empty = not self._idle
+        self._closing = None if is_empty else loop.call_later(IDLE_S / 2, self._close_old)
 
 
 class _Link:
@@ -166,6 +191,7 @@ class _Link:
         self._answer = Answer()
         self._parts: list[bytes] = []
         self._is_whole = False
+        self._parser: httptools.HttpResponseParser | None = None
         self.is_reusable = False
 
     @classmethod
@@ -189,7 +215,8 @@ class _Link:
     async def exchange(self, request: bytes, max_bytes: int) -> Answer:
         """Write *request* and read the answer; raises PeerLost."""
         self._answer, self._parts, self._is_whole = Answer(), [], False
-        parser = httptools.HttpResponseParser(self)
+        self.is_reusable = False
+        parser = self._parser = httptools.HttpResponseParser(self)
         size = 0
         try:
             self._writer.write(request)
@@ -202,7 +229,6 @@ class _Link:
                 parser.feed_data(data)
         except (OSError, httptools.HttpParserError) as exc:
             raise PeerLost("the connection to the edge broke") from exc
-        self.is_reusable = parser.should_keep_alive()
         self._answer.status = parser.get_status_code()
         self._answer.body = b"".join(self._parts)
         return self._answer
@@ -221,3 +247,5 @@ class _Link:
     def on_message_complete(self) -> None:
         """The answer is whole."""
         self._is_whole = True
+        # Afterwards the parser has forgotten what the answer's head said.
+        self.is_reusable = self._parser is not None and self._parser.should_keep_alive()
