@@ -57,6 +57,13 @@ class Installation:
         """Run helm in the release's namespace."""
         return self.shell.run("helm", "--namespace", NAMESPACE, *words, timeout_s=timeout_s)
 
+    def bring(self, *images: str) -> None:
+        """Load those of *images* that this machine has; the nodes pull the others themselves."""
+        have = self.shell.run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        if here := [image for image in images if image in have]:
+            load = ("kind", "load", "docker-image", "--name", self.name)
+            self.shell.run(*load, *here, timeout_s=600)
+
     def upgrade(self, *words: str) -> None:
         """Upgrade the release to other values, and wait until it serves with them."""
         values = ("--values", str(VALUES))
@@ -246,9 +253,8 @@ def installed(directory: Path) -> Iterator[Installation]:
     shell.run(*create, "--config", "-", stdin=json.dumps(shape), timeout_s=600)
     try:
         say("loading images")
-        load = ("kind", "load", "docker-image", "--name", name)
-        shell.run(*load, *IMAGES.values(), *FOREIGN, timeout_s=600)
         one = Installation(name, port, shell)
+        one.bring(*IMAGES.values(), *FOREIGN)
         say("installing the chart")
         one.helm(
             *("install", RELEASE, "charts/roomful", "--values", str(VALUES)),

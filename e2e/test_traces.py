@@ -54,7 +54,7 @@ def spans(log: str) -> list[Seen]:
 @pytest.fixture
 def collected(chart: Installation) -> Iterator[Installation]:
     """Give the chart with its collector, and take that away again."""
-    chart.shell.run("kind", "load", "docker-image", "--name", chart.name, COLLECTOR)
+    chart.bring(COLLECTOR)
     exporter = "tracing.collector.exporters.debug.verbosity=detailed"
     # Only who asks is traced.
     chart.upgrade(
