@@ -206,6 +206,11 @@ class Load:
     log: Path
     seconds: float
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it still sends, or at least looks at what it sent."""
+        return self.process.poll() is None
+
     def report(self) -> dict[str, Any]:
         """Wait until the load has ended; gives what was found."""
         # Beyond the load: everyone has to be back, and all logs are read.
