@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,24 @@ def test_the_table_shows_no_secrets() -> None:
     assert shown["port"] == "8080"
     assert all(SECRET not in value and "hush" not in value for value in shown.values())
     assert [variable for _, variable, _ in table] == [variable_of(key) for key in KEYS]
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "shown"),
+    [
+        ("auth.jwks_url", "https://me:hush@idp.example/keys", "https://(set)@idp.example/keys"),
+        ("auth.jwks_url", "https://idp.example/keys?token=hush", "https://idp.example/keys?(set)"),
+        ("access.webhook_url", "https://a:hu@sh@app.example:8/", "https://(set)@app.example:8/"),
+        ("access.webhook_url", "https://app.example/@me", "https://app.example/@me"),
+    ],
+)
+def test_the_table_shows_no_credentials_in_urls(key: str, url: str, shown: str) -> None:
+    """Neither who signs in, nor a query, which may be a token."""
+    settings: Any = Settings()
+    part, name = key.split(".")
+    inner = replace(getattr(settings, part), **{name: url})
+    table = {row[0]: row[2] for row in settings_table(replace(settings, **{part: inner}))}
+    assert table[key] == f'"{shown}"'
 
 
 def test_nothing_prints_a_secret() -> None:

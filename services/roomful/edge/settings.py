@@ -341,6 +341,10 @@ _SECRET_KEYS: Final = frozenset(
 )
 
 
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#]*(?=@)|(?<=\?)[^#]+")
+"""In a URL: who signs in, and the query, where some take their token from."""
+
+
 def settings_table(settings: Settings) -> list[tuple[str, str, str]]:
     """Give (key, variable, value) of every setting; secrets are not shown."""
     rows = []
@@ -350,6 +354,8 @@ def settings_table(settings: Settings) -> list[tuple[str, str, str]]:
             value = getattr(value, part)
         if key in _SECRET_KEYS and value:
             value = "(set)"
+        elif isinstance(value, str) and "://" in value:
+            value = _CREDENTIALS.sub("(set)", value)
         rows.append((key, variable_of(key), msgspec.json.encode(value).decode()))
     return rows
 
