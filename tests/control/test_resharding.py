@@ -17,6 +17,7 @@ from roomful.control.asking import leave_request
 from roomful.control.server import OrderRefused
 from roomful.control.spec import ClusterStatus
 from roomful.control.waits import Listener
+from support.deadline import until
 from support.users import CONTROLLER
 
 S1, S2, S3 = ShardName("s1"), ShardName("s2"), ShardName("s3")
@@ -238,6 +239,28 @@ async def test_full_shards_give_rooms_to_another(
     await ask(one, *[DrainShard(S1)] * 100)
     with pytest.raises(OrderRefused, match="no more than 100"):
         await ask(one, DrainShard(S1))
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+async def test_what_people_ask_goes_where_it_can_be_left(
+    is_dead: bool, make_fleet: Callable[..., Fleet], control: Callable[..., Driven]
+) -> None:
+    """The first shard is away, or has no room on its disk: another one takes the request."""
+    fleet = make_fleet(shards=2, replicas=0)
+    one = control(fleet)
+    await one.serve()
+    (first,) = fleet.shards["s1"]
+    if is_dead:
+        first.kill()
+    else:
+        (first.directory / "dump.rdb" / "full").mkdir(parents=True)
+        first.command("CONFIG", "SET", "save", "3600 1")
+        first.command("BGSAVE")
+        await until(lambda: first.info()["rdb_last_bgsave_status"] != "ok")
+    bucket = topology(one).buckets_of(S1)[0]
+    await ask(one, PinBucket(bucket, S2), PinBucket(bucket, S1))
+    await one.until(lambda _: bool(topology(one).intents.pins))
+    assert topology(one).intents.pins == ((bucket, S1),), "the last one counts"
 
 
 async def test_a_full_shard_is_drained(

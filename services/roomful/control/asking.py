@@ -11,8 +11,9 @@ from typing import Final
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.requests import Request, encode_request
 from roomful.cluster.topology import Topology
-from roomful.control.link import Credentials
-from roomful.control.server import Server
+from roomful.control.link import Credentials, ServerUnreachable
+from roomful.control.server import NotNow, Server
+from roomful.protocol.errors import RoomfulError
 
 __all__ = ["ShardUsage", "leave_request", "read_usage"]
 
@@ -21,20 +22,33 @@ TIMEOUT_S: Final = 2.0
 
 async def leave_request(topology: Topology, request: Request, credentials: Credentials) -> None:
     """
-    Leave *request* on a primary of *topology*; needs no lead.
+    Leave *request* on the first primary of *topology* that takes writes; needs no lead.
 
     Raises:
-        ServerUnreachable: the primary did not answer.
-        OrderRefused: too many wait there, or too few replicas have it.
+        ServerUnreachable: no primary answers, or this one not to the end: it may be left.
+        OrderRefused: too many wait there, none takes writes, or too few replicas have it.
 
     Source: docs/adr/0024-what-people-ask-of-a-cluster.md
     """
-    primary = topology.shards[min(topology.shards)].primary
-    server = Server(primary, credentials, timeout_s=TIMEOUT_S, is_reader=True)
-    try:
-        await server.request(str(time.time_ns()), encode_request(request), topology.acks)
-    finally:
-        server.close()
+    name, document = str(time.time_ns()), encode_request(request)
+    refusal: RoomfulError | None = None
+    for shard in sorted(topology.shards):
+        primary = topology.shards[shard].primary
+        server = Server(primary, credentials, timeout_s=TIMEOUT_S, is_reader=True)
+        is_asked = False
+        try:
+            await server.info("server")
+            is_asked = True
+            return await server.request(name, document, topology.acks)
+        except (NotNow, ServerUnreachable) as exc:
+            if is_asked and not isinstance(exc, NotNow):
+                # It may be there: left elsewhere too, it could come again after its opposite.
+                raise
+            refusal = refusal or exc
+        finally:
+            server.close()
+    assert refusal is not None, "a cluster has a shard"
+    raise refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,17 +139,19 @@ class Resharding:
 
     async def _take_up(self, topology: Topology, seen: Mapping[Address, Observation]) -> Topology:
         """Let the topology say what people want; what they left is forgotten after that."""
+        left: dict[ShardName, Mapping[bytes, bytes]] = {}
         for name, record in topology.shards.items():
             one = seen.get(record.primary)
-            if one is None or not one.state.requests:
-                continue
-            server = self._servers[record.primary]
-            requests = await server.requests()
-            wanted = _taken_up(topology, requests.values())
-            if wanted is not topology:
-                topology = _next(topology, wanted)
-                await self._publish(topology, [name])
-            await server.forget_requests(list(requests))
+            if one is not None and one.state.requests:
+                left[name] = await self._servers[record.primary].requests()
+        # In the order in which they were left, wherever that was.
+        pairs = sorted(pair for requests in left.values() for pair in requests.items())
+        wanted = _taken_up(topology, [document for _, document in pairs])
+        if wanted is not topology:
+            topology = _next(topology, wanted)
+            await self._publish(topology, left)
+        for name, requests in left.items():
+            await self._servers[topology.shards[name].primary].forget_requests(list(requests))
         return topology
 
     async def _plan_next(

@@ -39,7 +39,7 @@ from roomful.protocol.errors import RoomfulError
 from roomful.shard.library import LIBRARY_NAME, Installed, install_library
 from roomful.shard.users import Role, user_rules
 
-__all__ = ["LEAD_S", "OrderRefused", "Server", "Users"]
+__all__ = ["LEAD_S", "NotNow", "OrderRefused", "Server", "Users"]
 
 LEAD_S: Final = 5
 """Seconds of silence after which a controller has lost its lead; it asks every second or so."""
@@ -64,6 +64,13 @@ class OrderRefused(RoomfulError):
     def __init__(self, address: Address, order: str, why: str) -> None:
         super().__init__(f"{address} refused {order}: {why}")
         self.address = address
+
+
+class NotNow(OrderRefused):
+    """It did nothing of it, and would refuse all orders that write: another server may take it."""
+
+
+_NOT_NOW: Final = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
 
 
 class Server:
@@ -312,7 +319,8 @@ class Server:
         try:
             return await link.execute_command(*words)
         except ResponseError as exc:
-            raise OrderRefused(self.address, " ".join(map(str, words[:2])), str(exc)) from exc
+            kind = NotNow if str(exc).startswith(_NOT_NOW) else OrderRefused
+            raise kind(self.address, " ".join(map(str, words[:2])), str(exc)) from exc
 
     # The connection and the lead ------------------------------------------------------------
 
