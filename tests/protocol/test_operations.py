@@ -218,7 +218,9 @@ def test_what_is_no_event(body: bytes) -> None:
 def test_what_only_lenient_readers_read_is_refused(value: bytes) -> None:
     """Other clients could not read it; its sender is told, and keeps its connection."""
     body = b'["message",{"roomId":"r","content":%b}]' % value
-    assert refusal(body).code is RefusalCode.BAD_REQUEST
+    refused = refusal(body)
+    assert refused.code is RefusalCode.BAD_REQUEST
+    assert ("half of a surrogate pair" in refused.sentence) is (b"\\u" in value)
 
 
 # Data ------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _explain(payload: bytes, exc: Exception) -> BadPacket | RefusedWithRef:
             ref = msgspec.json.encode(value["ref"])
         except (UnicodeEncodeError, ValueError, OverflowError):
             ref = None
-    return RefusedWithRef(explain(value["type"], _NAMES, exc), ref)
+    return RefusedWithRef(explain(value["type"], _NAMES, exc, value), ref)
 
 
 def encode_ack(ref: bytes, body: bytes) -> bytes:

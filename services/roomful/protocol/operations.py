@@ -264,15 +264,24 @@ def _explain_event(body: bytes, exc: Exception) -> BadPacket | Refused:
     value = parse_leniently(body)
     if not isinstance(value, list) or not value or not isinstance(value[0], str):
         return BadPacket("the body of an event is an array that begins with its name")
-    return explain(value[0], _EVENT_NAMES, exc)
+    return explain(value[0], _EVENT_NAMES, exc, value)
 
 
-def explain(name: str, known: frozenset[str], exc: Exception) -> Refused:
-    """Say what is wrong with an operation *name* that did not parse because of *exc*."""
+def explain(name: str, known: frozenset[str], exc: Exception, value: Any) -> Refused:
+    """Say what is wrong with the operation *name* of *value* that did not parse for *exc*."""
     if name not in known:
         sentence = f"there is no operation {ascii(name[:64])}"
         return Refused(RefusalCode.UNKNOWN_EVENT, sentence, ascii(name[:64])[1:-1])
-    return Refused(RefusalCode.BAD_REQUEST, f"{name}: {exc}", name)
+    why = "text with half of a surrogate pair" if _is_cut_text(value) else exc
+    return Refused(RefusalCode.BAD_REQUEST, f"{name}: {why}", name)
+
+
+def _is_cut_text(value: Any) -> bool:
+    """Whether there is text cut in the middle of a character, of which msgspec says little."""
+    try:
+        return _SURROGATE.search(json.dumps(value, ensure_ascii=False)) is not None
+    except RecursionError:
+        return False
 
 
 def parse_leniently(body: bytes) -> Any:
@@ -290,6 +299,7 @@ def parse_leniently(body: bytes) -> Any:
 _EVENT_NAMES: Final = frozenset(str(event.__struct_config__.tag) for event in _AnyEvent.__args__)
 
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # Not isprintable() alone: spaces of other scripts and joiners are in people's room names.
 _UNCLEAN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
