@@ -154,7 +154,7 @@ def test_a_client_that_leaves() -> None:
 
 
 def test_a_client_that_does_not_poll_is_closed() -> None:
-    """More unread than the send buffer: closed, and what was unread does not grow."""
+    """More unread than the send buffer: closed, counted, and what was unread does not grow."""
 
     async def check() -> None:
         place = Place()
@@ -163,6 +163,7 @@ def test_a_client_that_does_not_poll_is_closed() -> None:
             place.engine.send((b"4" + b"x" * (limit // 3),))
         assert (place.engine.is_closed, place.echo.closes) == (True, 1)
         assert place.engine.buffered() <= 2 * limit
+        assert place.edge.statistics.slow_clients == 1
 
     in_loop(check)
 

@@ -4,6 +4,7 @@ A path that speaks Engine.IO, and what runs on it: `/socket.io/`, or under confo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from roomful.edge.edge import Edge
 
 __all__ = ["Endpoint"]
+
+logger = logging.getLogger("roomful.edge")
 
 LINGER_S = 3.0
 """How long a session that is over waits for the poll that brings its last packets."""
@@ -128,6 +131,11 @@ class Endpoint:
         """The session is over, and may be polled for LINGER_S more."""
         self.lingering.add(engine)
         self.wheel.add(_Linger(self, engine), LINGER_S)
+
+    def count_slow(self) -> None:
+        """A polling client left too much unread."""
+        self._edge.statistics.slow_clients += 1
+        logger.info("session closed", extra={"code": CloseCode.SLOW_CLIENT.name})
 
     # Timers ---------------------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ class EngineConnection:
         if self._socket is not None:
             self._socket.send(packets)
         elif self.mailbox is not None and not self.is_closed and not self.mailbox.put(packets):
+            self._endpoint.count_slow()
             self.close(CloseCode.SLOW_CLIENT, "too much unread")
 
     def buffered(self) -> int:
