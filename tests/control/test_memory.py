@@ -11,6 +11,7 @@ from control.driving import Driven
 from control.servers import Fleet, SealedServer
 from roomful.cluster.cursor import ShardName
 from roomful.control.asking import read_usage
+from roomful.shard.library import library_source, library_version
 from support.users import CONTROLLER
 
 MEGABYTE = 2**20
@@ -51,6 +52,26 @@ async def test_what_was_written_long_ago_takes_no_memory_from_data(
     assert usage.memory > 0.75
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         fill(primary, value, 12)
+
+
+async def test_a_full_shard_serves_with_the_functions_that_it_has(
+    make_fleet: MakeFleet, control: Control
+) -> None:
+    """An upgrade does not wait for room: newer functions are loaded once there is some."""
+    fleet = make_fleet(shards=1, replicas=0)
+    await control(fleet).serve()
+    (server,) = fleet.servers
+    version = library_version()
+    older = library_source().replace(f"VERSION = {version}\n", f"VERSION = {version - 1}\n")
+    server.command("FUNCTION", "LOAD", "REPLACE", older)
+    server.command("CONFIG", "SET", "maxmemory", 1)
+    driven = control(fleet, insists=True)
+    await driven.serve()
+    assert server.command("FCALL_RO", "roomful_version", 0) == version - 1
+    server.command("CONFIG", "SET", "maxmemory", 0)
+    await driven.until(
+        lambda _: server.command("FCALL_RO", "roomful_version", 0) == library_version()
+    )
 
 
 async def test_a_full_shard_gets_its_next_primary(make_fleet: MakeFleet, control: Control) -> None:

@@ -94,7 +94,7 @@ class Observation:
     is_loading: bool = False
     """Whether it still reads its file; it answers little else meanwhile."""
     has_functions: bool = True
-    """Whether it has the library, of whatever version; a server that cannot say so yet may."""
+    """Whether it has the library, of our version or a later one; one that cannot say so yet may."""
     state: ShardState = ShardState()
 
     @property

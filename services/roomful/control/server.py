@@ -36,7 +36,7 @@ from roomful.control.observation import (
 )
 from roomful.control.sealed import SEALED
 from roomful.protocol.errors import RoomfulError
-from roomful.shard.library import LIBRARY_NAME, Installed, install_library
+from roomful.shard.library import LIBRARY_NAME, Installed, install_library, library_version
 from roomful.shard.users import Role, user_rules
 
 __all__ = ["LEAD_S", "NotNow", "OrderRefused", "Server", "Users"]
@@ -133,7 +133,9 @@ class Server:
             raise ServerUnreachable(self.address, f"does not say what it is: {text}")
         await self._settle_lead(link, clients.decode(), insists=insists)
         is_known = not any(isinstance(reply, ResponseError) for reply in kept)
-        has_functions = "function not found" not in str(library).lower()
+        # What cannot be said now says nothing of it.
+        is_old = isinstance(library, int) and library < library_version()
+        has_functions = not is_old and "function not found" not in str(library).lower()
         try:
             state = parse_shard_state(*kept) if is_known else ShardState()
             info = parse_info(text.decode())
@@ -248,9 +250,9 @@ class Server:
         await self._order("ACL", "SETUSER", "default", "reset")
         self._users = users
 
-    async def equip(self) -> Installed | None:
+    async def equip(self) -> Installed:
         """
-        See to it that this primary has the function library; None: nothing was to do.
+        See to it that this primary has the function library, if it has room for a newer one.
 
         Raises:
             LibraryRefused: it cannot have it.

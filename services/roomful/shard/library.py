@@ -8,6 +8,7 @@ replica has it. What its functions take and give is in docs/adr/0007-function-li
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,8 @@ __all__ = [
     "parse_version",
 ]
 
+logger = logging.getLogger("roomful.shard")
+
 LIBRARY_NAME: Final = "roomful"
 
 _PARTS: Final = (
@@ -44,6 +47,8 @@ _PARTS: Final = (
     "functions_moving.lua",
 )
 _OLDEST: Final = {"redis": (7, 0), "valkey": (8, 0)}
+_NO_ROOM: Final = ("OOM ", "command not allowed when used memory", "MISCONF ")
+"""The server is full, or its disk is; redis-py leaves the word away."""
 _VERSION: Final = re.compile(r"^local VERSION = ([1-9][0-9]*)$", re.MULTILINE)
 
 
@@ -79,7 +84,7 @@ class Installed:
     server: Server
     version: int
     before: int | None
-    """The version that was there; None: no library, and *version* again: nothing was to do."""
+    """The version that was there; None: no library, and *version* again: nothing was done."""
 
 
 @cache
@@ -126,7 +131,8 @@ async def install_library(client: Client, source: str | None = None) -> Installe
     See to it that the primary behind *client* has the library in this version.
 
     Repeating it changes nothing. It is for one caller at a time, the controller: the version is
-    compared first and the library loaded after.
+    compared first and the library loaded after. A server that has no room for it keeps an older
+    one, which does what it did; repeat it later.
 
     Args:
         source: the library's text; None: ours.
@@ -137,6 +143,7 @@ async def install_library(client: Client, source: str | None = None) -> Installe
     """
     source = library_source() if source is None else source
     version = parse_version(source)
+    before: int | None = None
     try:
         server = await identify(client)
         _check(server)
@@ -148,6 +155,12 @@ async def install_library(client: Client, source: str | None = None) -> Installe
                 raise LibraryRefused(f"the server has another library that is version {version}")
         else:
             await client.execute_command("FUNCTION", "LOAD", "REPLACE", source)
+    except ResponseError as exc:
+        if before is None or not str(exc).startswith(_NO_ROOM):
+            raise LibraryRefused(f"the library could not be loaded: {exc}") from exc
+        extra = {"server": str(server), "has": before, "wanted": version, "why": str(exc)}
+        logger.warning("library not renewed", extra=extra)
+        return Installed(server, before, before)
     except RedisError as exc:
         raise LibraryRefused(f"the library could not be loaded: {exc}") from exc
     return Installed(server, version, before)
