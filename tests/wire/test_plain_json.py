@@ -96,6 +96,22 @@ async def test_operation_before_sign_in_is_refused(server: Server, room: str, us
     assert said["error"]["code"] == "NOT_JOINED"
 
 
+@pytest.mark.parametrize(
+    "message",
+    [{"type": "join-room", "roomId": "a"}, {"type": "nonsense"}],
+    ids=lambda one: one["type"],
+)
+async def test_what_comes_before_the_sign_in_is_bounded(
+    server: Server, message: dict[str, Any]
+) -> None:
+    """Each is refused, up to a few: then the connection is closed."""
+    async with PlainJson.dial(server.ws_url) as client:
+        for _ in range(100):
+            await client.send(message)
+        assert await client.wait_closed() == 4505
+        assert len(client.inbox.pending("error")) == 16
+
+
 async def test_conversation_with_a_socketio_client(server: Server, room: str, user: User) -> None:
     """Both wires are in the same rooms and hear the same messages."""
     alice, bob = user("alice"), user("bob")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from roomful.edge.connection import Connection, close_code_of
 from roomful.edge.encoding import Wire
@@ -25,19 +25,23 @@ __all__ = ["JsonConnection"]
 
 logger = logging.getLogger("roomful.edge")
 
+EARLY: Final = 16
+"""Messages that are refused before the sign-in; with one more the connection is closed."""
+
 
 class JsonConnection(Connection):
     """Implements the application side of a WebSocket at /ws."""
 
     # Mutable state: the WebSocket while it is open, whether a ping is unanswered and whether the
-    # last timer sent one, and whether the client is being signed in.
-    __slots__ = ("_awaits_pong", "_is_signing_in", "_opened_at", "_socket", "_was_pinged")
+    # last timer sent one, whether the client is being signed in, and what it was refused before.
+    __slots__ = ("_awaits_pong", "_early", "_is_signing_in", "_opened_at", "_socket", "_was_pinged")
 
     def __init__(self, edge: Edge, socket: Socket, address: str, token: str | None) -> None:
         super().__init__(edge, socket, Wire.JSON, address)
         self._socket: Socket | None = socket
         self._awaits_pong = self._was_pinged = False
         self._is_signing_in = False
+        self._early = 0
         settings = edge.settings
         first_s = min(settings.ping_interval_s, settings.limits.connect_timeout_s)
         self._opened_at = edge.wheel.add(_Heartbeat(self), first_s)
@@ -60,20 +64,31 @@ class JsonConnection(Connection):
         try:
             operation, ref = jsonws.parse(payload)
         except jsonws.RefusedWithRef as refused:
-            self.refuse(refused.ref, "message", refused)
+            if self._take(refused.ref, "message"):
+                self.refuse(refused.ref, "message", refused)
             return
         if self.record is None:
             self._before_sign_in(operation, ref)
-            return
+        elif self._take(ref, operation.wire_name):
+            self.perform(operation, ref)
+
+    def _take(self, ref: bytes | None, operation: str) -> bool:
+        """Count a message; False: it was one too many, and its answer is given."""
+        if self.record is None:
+            self._early += 1
+            if self._early > EARLY:
+                self.close(CloseCode.UNAUTHORIZED, "sign in first")
+                return False
+            return True
         try:
             if self.credit:
                 self.credit -= 1
             else:
                 self.edge.take_messages(self)
         except Refused as refused:
-            self.refuse(ref, operation.wire_name, refused)
-            return
-        self.perform(operation, ref)
+            self.refuse(ref, operation, refused)
+            return False
+        return True
 
     def on_binary(self, payload: bytes) -> None:
         """
@@ -104,7 +119,8 @@ class JsonConnection(Connection):
             return
         if not isinstance(operation, Auth):
             refused = Refused(RefusalCode.UNAUTHORIZED, "sign in first: type auth, with the token")
-            self.refuse(ref, operation.wire_name, refused)
+            if self._take(ref, operation.wire_name):
+                self.refuse(ref, operation.wire_name, refused)
             return
         self._is_signing_in = True
         self.run(self._sign_in(operation.token, ref))
