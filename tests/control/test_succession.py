@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -95,6 +96,42 @@ async def test_without_a_quorum_the_shard_is_blocked_until_someone_comes_or_forc
     missing.start()
     await driven.until(lambda status: status.is_serving and driven.record().term == 2)
     assert driven.record().primary == left.address
+
+
+@pytest.mark.parametrize("how", ["flushed", "lost"])
+async def test_a_shard_whose_data_is_nowhere_begins_anew_by_force_only(
+    make_fleet: MakeFleet, control: Control, how: str
+) -> None:
+    """Not while a server is missing, which may have it; what clients had heard is a hole."""
+    fleet = make_fleet(shards=2, replicas=1)
+    driven = control(fleet, acks=1)
+    await driven.until(lambda _: driven.shard().is_whole)
+    first, second = fleet.shards["s1"]
+    if how == "flushed":
+        first.command("FLUSHALL")
+        second.kill()
+    else:
+        for server in (first, second):
+            server.kill()
+            shutil.rmtree(server.directory)
+        first.start()
+    driven.controller.wishes[S1] = Wish(force=True)
+    await driven.until(lambda _: driven.shard().phase is Phase.BLOCKED)
+    del driven.controller.wishes[S1]
+    second.start()
+    await driven.until(lambda _: "promote --force s1" in driven.shard().reason)
+    assert (driven.shard().phase, driven.record().term) == (Phase.BLOCKED, 1)
+
+    driven.controller.wishes[S1] = Wish(force=True)
+    await driven.until(lambda status: status.is_serving and driven.record().term == 2)
+    primary = fleet.at(driven.record().primary)
+    assert primary.command("HGETALL", "roomful:terms") == {str(2 << 40).encode(): b"0"}
+    topology = driven.controller.topology
+    assert topology is not None
+    buckets = [f"{{{bucket}}}b" for bucket in topology.buckets_of(S1)]
+    records = primary.command("MGET", *buckets)
+    assert isinstance(records, list)
+    assert set(records) == {b"OWNED 1"}
 
 
 async def test_a_role_is_handed_over_without_a_loss(

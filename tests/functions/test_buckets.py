@@ -264,6 +264,16 @@ def test_a_term_says_what_was_kept_of_the_one_before(shard: Calls) -> None:
     assert shard("terms", [], 3) == [3 << 40, [b"%d" % (3 << 40), b"%d" % (FIRST + 1)]]
 
 
+def test_a_shard_that_begins_anew_has_a_hole_for_all_that_it_gave_before(bare: Calls) -> None:
+    """Its data is lost, and who was away has heard of offsets that nothing is known of."""
+    base = bare("take_term", [], "s1", 5)[1]
+    bare("claim", [f"{A}b"], 5, 1)
+    bare.publish(Post("a", "new"), term=5)
+    assert bare.read({"a": 0}, FIRST, term=5).holes == ["a"]
+    assert bare.read({"a": 0}, base - 1, term=5).holes == ["a"]
+    assert bare.read({"a": 0}, base, term=5).bodies == ["new"]
+
+
 def test_a_cursor_of_what_was_not_kept_has_a_hole(shard: Calls) -> None:
     """Above what a new primary has, up to its term: nobody knows what was heard there."""
     kept = shard.store(Post("a"))[-1]

@@ -99,6 +99,24 @@ def test_a_promotion_is_forced_only_by_those_who_say_so(
     assert third.command("HGET", "roomful:shard", "term") == b"2"
 
 
+def test_a_shard_begins_anew_only_for_those_who_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No server is missing, and yet all of its messages are lost: it takes --force, too."""
+    monkeypatch.setenv("ROOMFUL_REDIS_USERNAME", CONTROLLER.username or "")
+    monkeypatch.setenv("ROOMFUL_REDIS_PASSWORD", CONTROLLER.password or "")
+    with running_fleet(tmp_path, shards=2, replicas=1, has_users=True) as fleet:
+        asyncio.run(_bring_up(fleet, 1))
+        (first, _), (other, _) = fleet.shards["s1"], fleet.shards["s2"]
+        first.command("FLUSHALL")
+        status, said = roomful(capsys, "promote", "s1", other.address)
+        assert (status, "LOST is all that the shard had" in said) == (2, True), said
+        assert first.command("EXISTS", "roomful:shard") == 0
+        status, said = roomful(capsys, "promote", "s1", other.address, "--force")
+        assert status == 0, said
+        assert first.command("HGET", "roomful:shard", "term") == b"2"
+
+
 def test_a_wrong_password_and_nobody_there_are_told_apart(
     servers: list[SealedServer],
     capsys: pytest.CaptureFixture[str],

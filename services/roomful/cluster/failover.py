@@ -16,7 +16,8 @@ who died before telling anyone may have a newer term, and lacks what was acknowl
 
 A server that was restarted has lost its place in the stream and does not count for the quorum,
 though it has the data of its file. Only when every server of the shard is there (a machine was
-switched off and on) is the newest data of all taken: then there is nothing better anywhere.
+switched off and on) is the newest data of all taken: then there is nothing better anywhere. And
+when all are there and none has any data, one begins with nothing, by force only.
 
 Source: docs/adr/0008-sealed-servers-and-the-lead.md
 """
@@ -150,7 +151,7 @@ def _promote(_facts: ShardFacts, server: ServerFacts | None) -> Iterator[Order]:
 def _take_term(facts: ShardFacts, server: ServerFacts | None) -> Iterator[Order]:
     assert server is not None
     # Above every term that was begun anywhere, published or not.
-    yield TakeTerm(server.address, 1 + max(facts.record.term, *_terms(facts)))
+    yield TakeTerm(server.address, 1 + max((facts.record.term, *_terms(facts))))
     yield from _attach(facts, server)
 
 
@@ -289,9 +290,22 @@ def _locate_from_files(facts: ShardFacts, have: str) -> _Place:
         return _Place(_S.LOADING, reason=f"{', '.join(copying)}: still reading its data")
     whole = [one for one in _seen(facts) if one.shard == facts.name]
     if not whole:
-        return _Place(_S.BLOCKED, reason="no server that is there has the shard's data")
+        return _locate_anew(facts, missing)
     best = max(whole, key=lambda one: (*_newness(facts, one), str(one.address)))
     return _locate_chosen(facts, best, f"{best.address} has the newest data of all")
+
+
+def _locate_anew(facts: ShardFacts, missing: Sequence[str]) -> _Place:
+    """Begin with nothing, if somebody wants that and no server can have anything."""
+    reason = "no server that is there has the shard's data"
+    empty = [one for one in _seen(facts) if one.has_nothing]
+    if missing or len(empty) < len(facts.servers):
+        return _Place(_S.BLOCKED, reason=reason)
+    if not facts.wish.force:
+        anew = f"begin it anew, with nothing: roomful promote --force {facts.name}"
+        return _Place(_S.BLOCKED, reason=f"{reason}: bring back their files, or {anew}")
+    best = max(empty, key=lambda one: (one.is_primary, str(one.address)))
+    return _locate_chosen(facts, best, f"{best.address} begins with nothing")
 
 
 # Servers ----------------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ class ServerFacts:
     """Whether it reads its file or gets everything anew: what it has is not whole."""
     is_handing_over: bool = False
     shard: str | None = None
-    """The shard whose data it has; None: no data."""
+    """The shard whose data it has; None: no data, or nobody can say."""
+    has_nothing: bool = False
+    """Whether it is certain that it has no shard's data."""
     term: int = 0
     sequence: int = 0
     """The newest offset given out, as its data says."""

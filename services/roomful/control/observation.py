@@ -58,6 +58,8 @@ class ShardState:
     """The newest offset before its term began."""
     requests: int = 0
     """How many requests of people wait here."""
+    is_known: bool = True
+    """Whether it could be read; a server that loads its file does not say."""
 
 
 @dataclass(frozen=True, slots=True)

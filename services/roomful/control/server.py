@@ -137,7 +137,7 @@ class Server:
         is_old = isinstance(library, int) and library < library_version()
         has_functions = not is_old and "function not found" not in str(library).lower()
         try:
-            state = parse_shard_state(*kept) if is_known else ShardState()
+            state = parse_shard_state(*kept) if is_known else ShardState(is_known=False)
             info = parse_info(text.decode())
             return replace(
                 parse_observation(self.address, info, state), has_functions=has_functions

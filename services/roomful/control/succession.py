@@ -86,6 +86,7 @@ def _facts(one: Observation) -> ServerFacts:
         is_copying=one.is_loading or one.is_syncing,
         is_handing_over=one.is_handing_over,
         shard=one.state.name,
+        has_nothing=one.state.is_known and one.state.name is None,
         term=one.state.term,
         sequence=one.state.sequence,
         base=one.state.base,

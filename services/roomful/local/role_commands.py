@@ -43,7 +43,7 @@ FORCED = """\
 Gives the role to the best of the servers that are there, though others are missing that may have
 newer messages: those are LOST, acknowledged ones too, and a missing server that comes back is
 copied over. Without this a shard waits until enough servers are back. Only for a shard whose other
-servers will not come back.
+servers will not come back. If all are there and none has any data, it begins anew, with nothing.
 """
 
 
@@ -149,6 +149,8 @@ def _promote(options: argparse.Namespace) -> int:
         raise BadCluster(f"shard {status.name} cannot be promoted: {plan.reason}")
     everyone = (record.primary, *record.replicas)
     missing = [str(address) for address in everyone if address not in reading.seen]
+    there = [reading.seen[address] for address in everyone if address in reading.seen]
+    is_anew = all(one.state.name is None for one in there)
     _say(f"{status.name}: {plan.reason or plan.state.value}")
     for order in plan.orders:
         if isinstance(order, Promote):
@@ -158,9 +160,11 @@ def _promote(options: argparse.Namespace) -> int:
             )
     if missing:
         _say(f"  LOST is what only these have: {', '.join(missing)}")
+    if is_anew:
+        _say("  LOST is all that the shard had: none of its servers has anything")
     if options.dry_run:
         return 0
-    if missing and not options.force:
+    if (missing or is_anew) and not options.force:
         raise BadCluster("messages may be lost: say --force if that is what you want")
     return asyncio.run(_force(topology, status))
 

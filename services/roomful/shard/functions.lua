@@ -8,7 +8,7 @@
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
 -- The library is this file and the other functions_*, joined in the order that library.py says.
-local VERSION = 7
+local VERSION = 8
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
   'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology', 'roomful:terms'
@@ -151,7 +151,8 @@ local function take_term(_, args)
     -- Above all that the primary before may have given out, whether it came here or not.
     local kept = seq
     seq = math.max(term * TERM_SIZE, (math.floor(seq / TERM_SIZE) + 1) * TERM_SIZE)
-    if current > 0 then redis.call('HSET', TERMS, text(seq), text(kept)) end
+    -- A later term than the first with nothing is a shard whose data is lost: it was given offsets.
+    if term > 1 then redis.call('HSET', TERMS, text(seq), text(kept)) end
     redis.call('HSET', SHARD, 'name', name, 'term', text(term), 'seq', text(seq))
   end
   return {term, seq}
