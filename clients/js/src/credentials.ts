@@ -5,10 +5,10 @@ import { isFields } from "./fields.ts";
 import type { TokenSource } from "./options.ts";
 
 export class Credentials {
-  readonly #source: TokenSource;
+  readonly #source: TokenSource | undefined;
   #userId: string | undefined;
 
-  constructor(source: TokenSource) {
+  constructor(source: TokenSource | undefined) {
     this.#source = source;
     if (typeof source === "string") this.#userId = readSubject(source);
   }
@@ -23,9 +23,9 @@ export class Credentials {
     return this.#userId;
   }
 
-  /** Get a token. Throws TOKEN_UNAVAILABLE (retryable) if the application's function fails. */
-  async fetch(): Promise<string> {
-    if (typeof this.#source === "string") return this.#source;
+  /** Get a token, if there is to be one. Throws TOKEN_UNAVAILABLE (retryable) if the application's function fails. */
+  async fetch(): Promise<string | undefined> {
+    if (typeof this.#source !== "function") return this.#source;
     try {
       const token = await this.#source();
       this.#userId = readSubject(token);

@@ -10,9 +10,10 @@ export interface RoomfulOptions {
    * The JWT that signs in, or a function that fetches one.
    *
    * A function is called for each connection attempt, and when the server says that the token will
-   * expire soon; with a plain string the client stops when it expires.
+   * expire soon; with a plain string the client stops when it expires. Default: none, for a server
+   * that something before it signs in to; Roomful's own refuses that ("UNAUTHORIZED").
    */
-  readonly token: TokenSource;
+  readonly token?: TokenSource;
   /** Path of the server's Socket.IO endpoint. Default "/socket.io". */
   readonly path?: string;
   /** Transports, tried in this order. Default ["websocket", "polling"]. */

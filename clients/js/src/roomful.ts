@@ -87,7 +87,7 @@ export class Roomful<Content = unknown> {
   };
 
   /** *url* is the server's origin, like "https://rooms.example.org"; "" is the page's own. */
-  constructor(url: string, options: RoomfulOptions) {
+  constructor(url: string, options: RoomfulOptions = {}) {
     this.#options = resolveOptions(options);
     this.#credentials = new Credentials(options.token);
     this.#link = new Link(url, this.#options, this.#credentials);

@@ -12,21 +12,21 @@ import {
 /** A client, and the token function that it asks: each render may bring another one. */
 class Held<Content> {
   readonly client: Roomful<Content>;
-  #token: TokenSource;
+  #token: TokenSource | undefined;
 
   constructor(url: string, options: RoomfulOptions) {
     this.#token = options.token;
     // A plain token stays one: the client then knows that there is no fresher one to be had.
-    const token = typeof options.token === "string" ? options.token : () => this.#ask();
-    this.client = new Roomful(url, { ...options, token });
+    const isAsked = typeof options.token === "function";
+    this.client = new Roomful(url, isAsked ? { ...options, token: () => this.#ask() } : options);
   }
 
-  use(token: TokenSource): void {
+  use(token: TokenSource | undefined): void {
     this.#token = token;
   }
 
   #ask(): string | Promise<string> {
-    return typeof this.#token === "string" ? this.#token : this.#token();
+    return typeof this.#token === "function" ? this.#token() : (this.#token ?? "");
   }
 }
 
@@ -38,7 +38,7 @@ class Held<Content> {
  */
 export function useRoomful<Content = unknown>(
   url: string,
-  options: RoomfulOptions,
+  options: RoomfulOptions = {},
 ): Roomful<Content> {
   const { token } = options;
   const key = typeof token === "string" ? `${token} ${url}` : url;

@@ -44,7 +44,7 @@ export interface WebSocketState<Content> {
  */
 export function useWebSocket<Content = unknown>(
   url: string,
-  options: UseWebSocketOptions,
+  options: UseWebSocketOptions = {},
 ): WebSocketState<Content> {
   const { rooms = [], maxMessages = MAX_MESSAGES } = options;
   const client = useRoomful<Content>(url, options);

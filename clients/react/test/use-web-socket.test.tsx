@@ -48,6 +48,16 @@ describe("useWebSocket", () => {
     expect(result.current.messages[0]).toMatchObject({ userId: "ada", content: "hello" });
   });
 
+  it("takes an address alone, and says why it is not let in", async () => {
+    const { result } = renderHook(() => useWebSocket(server.url));
+
+    await waitFor(() => expect(result.current.client.state).toMatchObject({ status: "failed" }));
+    expect(result.current).toMatchObject({ connected: false, messages: [] });
+    await expect(result.current.send("lobby", "hello")).rejects.toMatchObject({
+      code: "UNAUTHORIZED",
+    });
+  });
+
   it("keeps only the newest messages", async () => {
     const { result } = render({ maxMessages: 3 });
     await act(() => Promise.all([1, 2, 3, 4, 5].map((n) => result.current.send("lobby", n))));
