@@ -12,17 +12,19 @@ import time
 from collections.abc import Sequence
 from itertools import accumulate, count
 from secrets import token_hex
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from roomful.protocol.errors import BadPacket, RefusalCode, Refused
 from roomful.protocol.operations import RESERVED_EVENTS, is_clean
 from roomful.protocol.socketio import MAX_DEPTH, check_placeholders
+from roomful.shard.base import Settle
 from roomful.shard.message import Envelope, RoomId, UserId
 
 __all__ = [
     "MAX_DIGITS",
+    "PublishCall",
     "build_direct",
     "build_event",
     "build_message",
@@ -43,6 +45,13 @@ _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _json = msgspec.json.Encoder().encode
 _id_prefix = token_hex(5) + "-"
 _id_numbers = count()
+
+
+class PublishCall(Protocol):
+    """Stores an envelope in its room, or in those of two users."""
+
+    def __call__(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
+        """Store it; *settle* hears when it is safe."""
 
 
 def now_ms() -> int:

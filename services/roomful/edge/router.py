@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from roomful.edge.connection import Answer, Connection, close_code_of
 from roomful.edge.encoding import Wire, page_json
 from roomful.edge.envelopes import (
+    PublishCall,
     build_direct,
     build_event,
     build_message,
@@ -56,13 +57,6 @@ Attachments = Sequence[bytes]
 Handler = Callable[[Connection, Any, bytes | None, Attachments], Answer | None]
 
 _json = msgspec.json.Encoder().encode
-
-
-class PublishCall(Protocol):
-    """Stores an envelope in its room, or in those of two users."""
-
-    def __call__(self, envelope: Envelope, settle: Settle, *, is_named: bool) -> None:
-        """Store it; *settle* hears when it is safe."""
 
 
 class _StoredBody(msgspec.Struct, gc=False):
@@ -260,10 +254,7 @@ class Router:
 
     async def join(self, connection: Connection, name: str, *, is_live: bool = True) -> Members:
         """
-        Let *connection* into the room *name*.
-
-        Args:
-            is_live: it hears the room from now on; else its replay will see to that.
+        Let *connection* into the room *name*; unless *is_live*, its replay sees to what it hears.
 
         Raises:
             Refused: BAD_REQUEST, ROOM_LIMIT, FORBIDDEN, RESERVED_ROOM, ..._UNAVAILABLE.
@@ -277,19 +268,29 @@ class Router:
         await self.allow_join(connection, room)
         record = connection.record
         assert record is not None
+        is_new = room not in record.rooms
         if is_live:
             await edge.fanout.enter(connection, room)
         try:
             joined = await edge.shards.join(room, record.user, record.sid, connection.status)
         except BaseException:
-            edge.fanout.leave(connection, room)
+            if is_new:
+                edge.fanout.leave(connection, room)
             raise
         if connection.record is not record:
             edge.fanout.leave(connection, room)
             await edge.shards.leave(room, record.user, record.sid, with_grace=True)
             raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
         record.rooms.setdefault(room, joined.offset)
-        await edge.sign_in.keep(connection)
+        try:
+            await edge.sign_in.keep(connection)
+        except Refused:
+            # Who is refused is not in the room; one that is gone has left all of its rooms.
+            if is_new and connection.record is record:
+                del record.rooms[room]
+                edge.fanout.leave(connection, room)
+                await edge.shards.leave(room, record.user, record.sid, with_grace=False)
+            raise
         return joined.members
 
     async def allow_join(self, connection: Connection, room: RoomId) -> None:
@@ -388,10 +389,8 @@ class Router:
             return
         if token is not None:
             rooms = [room for room in connection.rooms if not room.startswith("user:")]
-            connection.reply(
-                token,
-                _json({"success": True, "recovered": recovered, "rooms": rooms, "holes": holes}),
-            )
+            body = {"success": True, "recovered": recovered, "rooms": rooms, "holes": holes}
+            connection.reply(token, _json(body))
         connection.tell_cursor()
 
 
