@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,13 +21,14 @@ from roomful.cluster.topology import Address, ShardRecord
 from roomful.edge.control import LeasedEdges
 from roomful.edge.peers import About
 from roomful.protocol.errors import RefusalCode, Refused
-from roomful.shard.base import Stored
+from roomful.shard.base import SessionRecord, Stored
 from roomful.shard.control import ControlChannel
 from roomful.shard.directory import Directory
 from roomful.shard.erasure import Erasure
 from roomful.shard.message import Cast, RoomId, UserId
 from roomful.shard.redis import ShardOptions
 from roomful.shard.redis_shards import RedisShards
+from roomful.shard.resp import LostConnection
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until
 from support.users import EDGE
@@ -120,6 +122,28 @@ async def test_presence_is_told_once_for_a_user_on_two_edges(edges: tuple[Seat, 
     assert [cast.event for cast in one.sink.casts] == ["user-joined", "user-joined", "user-left"]
     members = await one.shards.members(room)
     assert [(member.user_id, member.status) for member in members.members] == [(BOB, "away")]
+
+
+async def test_a_session_is_not_taken_twice_for_a_lost_answer(
+    edges: tuple[Seat, Seat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever took it would hear that another one did; refused, the client comes again."""
+    shards = edges[0].shards
+    record = SessionRecord("lost-answer", "sid", ALICE, {RoomId("a"): 3}, generation=2)
+    calls = shards.routes[bucket_of(record.pid)].shard.rooms._calls
+    call = calls.call
+
+    async def lose_the_answer(name: str, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        await call(name, *arguments)
+        raise LostConnection("after it was done")
+
+    monkeypatch.setattr(calls, "call", lose_the_answer)
+    with pytest.raises(Refused) as refused:
+        await shards.save_session(record, 60, is_taken=True)
+    assert refused.value.code is RefusalCode.SHARD_UNAVAILABLE
+    assert await shards.load_session(record.pid) == record
+    assert await shards.save_session(changed_topology(record, generation=3), 60, is_taken=True)
 
 
 async def test_an_edge_that_says_nonsense_of_itself_hides_no_other(

@@ -4,7 +4,7 @@ What is asked of a shard on Redis about one of its rooms, buckets or sessions.
 Each call raises Elsewhere if the bucket is not here, frozen or of another version than the caller
 believes, or if the shard has another term; LostConnection if no reply came; Refused (INTERNAL) if
 it would fail again. After the first two the caller asks again (routes.py knows where), so every
-call may be repeated.
+call may be repeated, but for the taking up of a session: that is Refused where no reply came.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.lineage import Segment
+from roomful.protocol.errors import RefusalCode, Refused
 from roomful.shard.base import PAGE_BYTES, Joined, Member, Members, Page, SessionRecord
 from roomful.shard.calls import Calls
 from roomful.shard.erasure import Erasure
@@ -24,6 +25,7 @@ from roomful.shard.lease import Lease
 from roomful.shard.message import Entry, RoomId, UserId, user_room
 from roomful.shard.presence import PresenceLimits
 from roomful.shard.refusals import Elsewhere
+from roomful.shard.resp import LostConnection
 
 __all__ = ["RoomCalls"]
 
@@ -125,7 +127,14 @@ class RoomCalls:
         """Keep *record*; False: somebody else has taken the session up."""
         what = (record.generation, _encode(record), int(ttl_s * 1000), int(is_taken))
         key = session_key(record.pid)
-        return bool(await self._calls.call("save_session", [key], version, *what))
+        try:
+            return bool(await self._calls.call("save_session", [key], version, *what))
+        except LostConnection as exc:
+            if not is_taken:
+                raise
+            # A second time it would meet its own generation, and take it for somebody else's.
+            why = "it is not known whether the session was taken up"
+            raise Refused(RefusalCode.SHARD_UNAVAILABLE, why) from exc
 
     async def load_session(self, pid: str) -> SessionRecord | None:
         """Give the record of *pid* if it is still kept."""
