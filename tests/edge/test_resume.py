@@ -17,7 +17,8 @@ from edge.world import Client, World
 from roomful.edge import edge as edge_module
 from roomful.edge import room as room_module
 from roomful.edge.sign_in import RENEW_S
-from roomful.shard.base import Replay
+from roomful.shard.base import Replay, SessionRecord
+from roomful.shard.message import RoomId
 from shard.clock import run, settle
 
 
@@ -194,6 +195,43 @@ def test_a_connection_that_is_not_known_to_be_gone_takes_no_room_away() -> None:
         await world.finish()
         assert world.client.recoveries == 2
         assert len(world.client.received) == 2
+        await world.aclose()
+
+    run(check())
+
+
+def test_who_comes_second_takes_nothing_from_who_was_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two connections read the same record: the one that is too late begins anew, no more."""
+
+    async def check() -> None:
+        world = World(shards="a")
+        world.gates.is_open = True
+        await connect(world, 0)
+        await join(world, "a1")
+        world.client.cut()
+        world.client.notice()
+        await settle()
+        shards, pid = world.edges[1].shards, world.client.pid
+        assert pid is not None
+        save = shards.save_session
+
+        async def save_second(
+            record: SessionRecord, ttl_s: float, *, is_taken: bool = False
+        ) -> bool:
+            if is_taken:
+                assert await save(record, ttl_s, is_taken=True)
+            return await save(record, ttl_s, is_taken=is_taken)
+
+        monkeypatch.setattr(shards, "save_session", save_second)
+        await connect(world, 1)
+        await settle()
+        assert world.client.failures == 1
+        first = await shards.load_session(pid)
+        assert first is not None
+        assert first.generation == 2
+        assert (await shards.members(RoomId("a1"))).count == 1
         await world.aclose()
 
     run(check())

@@ -226,7 +226,6 @@ class SocketIoConnection(Connection):
                 if await self._resume(record, auth.offset, holes):
                     self.edge.statistics.resumed += 1
                     return
-                self.edge.abandon(record)
         record = sign_in.new_record(identity)
         await sign_in.begin(self, record)
         if self.is_closed:
@@ -258,6 +257,7 @@ class SocketIoConnection(Connection):
             del record.rooms[room]
         # It is kept with this, as it is from now on.
         if not await self.edge.sign_in.take(record):
+            # Its rooms and its record are those of who was first.
             return False
         if self.is_closed:
             raise Refused(RefusalCode.OVERLOADED, "the connection is gone")
@@ -270,6 +270,7 @@ class SocketIoConnection(Connection):
             if self.is_signed_in:
                 raise Refused(RefusalCode.OVERLOADED, "the log moved on during replay") from hole
             self.record = None
+            self.edge.abandon(record)
             return False
         await self.edge.sign_in.resumed(self, record)
         for room in refused:
