@@ -236,7 +236,11 @@ class Layout:
 
 def _write(directory: Path, file: _File) -> None:
     part = directory / "cluster.json.part"
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+    with part.open("wb") as out:
+        out.write(msgspec.json.format(msgspec.json.encode(file)) + b"\n")
+        out.flush()
+        # Else a power cut may leave the new name with nothing in it.
+        os.fsync(out.fileno())
     part.replace(directory / "cluster.json")
 
 
