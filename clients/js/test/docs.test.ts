@@ -27,7 +27,7 @@ describe("docs/clients.md", () => {
     const actual = Object.entries(DEFAULT_OPTIONS).map(([name, value]) => [name, shown(value)]);
 
     expect(Object.fromEntries(documented)).toEqual({
-      token: "required",
+      token: "none",
       ...(Object.fromEntries(actual) as Record<string, string>),
     });
   });
