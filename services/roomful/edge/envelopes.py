@@ -142,7 +142,7 @@ def check_content(content: msgspec.Raw, attachments: Sequence[bytes] = ()) -> No
         Refused: BAD_REQUEST: a number that is too long, nesting that is too deep, placeholders that
             do not fit.
     """
-    size = memoryview(content).nbytes
+    size = len(content)
     if size > 2 * MAX_DEPTH and _is_deep(bytes(content)):
         raise Refused(RefusalCode.BAD_REQUEST, f"nested more than {MAX_DEPTH} deep")
     if size > MAX_DIGITS and _LONG_NUMBER.search(bytes(content)):

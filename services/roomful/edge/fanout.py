@@ -180,8 +180,7 @@ class Fanout:
         if held.waiting is not None:
             for waiting in held.waiting.values():
                 waiting.add(shard, entries)
-        # A copy: a slow polling client that is closed leaves, and may take its group with it.
-        for wire, carrier, group in tuple(held.groups):
+        for wire, carrier, group in held.groups:
             statistics.deliveries += len(group) * len(entries)
             if cursor is not None:
                 packets = encode_entry(wire, entries[0], cursor)
@@ -260,7 +259,7 @@ class Fanout:
         if held is None:
             return
         self.statistics.casts += 1
-        for wire, _, group in tuple(held.groups):
+        for wire, _, group in held.groups:
             packets = (encode_cast(wire, cast),)
             for listener in tuple(group):
                 if cast.except_user is not None and listener.user == cast.except_user:

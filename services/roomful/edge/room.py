@@ -110,8 +110,9 @@ class Room:
 
     def __init__(self, room: RoomId) -> None:
         self.id = room
-        # (wire, carrier) -> members; a list, because nearly all rooms have one or two.
-        self.groups: list[tuple[Wire, Carrier, Group]] = []
+        # (wire, carrier) -> members; no dict, because nearly all rooms have one or two. A new tuple
+        # for each change: a member that is sent to may leave, and take its group with it.
+        self.groups: tuple[tuple[Wire, Carrier, Group], ...] = ()
         self.waiting: dict[Listener, Waiting] | None = None
         # How many are on their way in: while one is, the room stays.
         self.entering = 0
@@ -125,7 +126,7 @@ class Room:
             if one_wire is wire and one_carrier is carrier:
                 return group
         new: Group = {}
-        self.groups.append((wire, carrier, new))
+        self.groups = (*self.groups, (wire, carrier, new))
         return new
 
     def members(self) -> Iterator[Listener]:
@@ -135,11 +136,12 @@ class Room:
 
     def discard(self, listener: Listener) -> None:
         """Take *listener* out, wherever it is."""
-        for index, (_, _, group) in enumerate(self.groups):
+        for one in self.groups:
+            group = one[2]
             if listener in group:
                 del group[listener]
                 if not group:
-                    del self.groups[index]
+                    self.groups = tuple(other for other in self.groups if other is not one)
                 break
         if self.waiting is not None:
             self.waiting.pop(listener, None)

@@ -6,6 +6,7 @@ Source: RFC 6455 section 5.2.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,7 @@ from roomful.protocol.engineio import Binary
 __all__ = ["PING", "close_frame", "frame", "frames"]
 
 PING: Final = b"\x89\x00"
+_head_of_16_bits = struct.Struct(">BBH").pack
 _SHORT_TEXT: Final = tuple(bytes((0x81, length)) for length in range(126))
 
 
@@ -24,7 +26,7 @@ def frame(message: bytes) -> bytes:
         if length < 126:
             return _SHORT_TEXT[length] + message
         if length < 1 << 16:
-            return b"\x81\x7e" + length.to_bytes(2, "big") + message
+            return _head_of_16_bits(0x81, 126, length) + message
     opcode = 0x82 if type(message) is Binary else 0x81
     if length < 126:
         return b"%c%c%b" % (opcode, length, message)
