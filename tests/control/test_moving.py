@@ -117,7 +117,9 @@ async def test_without_replicas_nothing_is_released(leader: Leader, side: str) -
     primary = f"127.0.0.1 {broken.primary.port}".split()
     replica.connect().command("REPLICAOF", "NO", "ONE")
     version = leader.version(bucket)
-    attempt = await leader.attempt(bucket, limits=MoveLimits(safe_s=0.1))
+    # The other side's replica has to be in time, however busy this machine is.
+    limits = MoveLimits(safe_s=0.1 if side == "target" else 2.0, hold_s=20.0)
+    attempt = await leader.attempt(bucket, limits=limits)
     outcome = await within(attempt.run())
     replica.connect().command("REPLICAOF", *primary)
     if side == "target":
