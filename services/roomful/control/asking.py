@@ -35,15 +35,16 @@ async def leave_request(topology: Topology, request: Request, credentials: Crede
     for shard in sorted(topology.shards):
         primary = topology.shards[shard].primary
         server = Server(primary, credentials, timeout_s=TIMEOUT_S, is_reader=True)
-        is_asked = False
         try:
-            await server.info("server")
-            is_asked = True
+            try:
+                await server.info("server")
+            except ServerUnreachable as exc:
+                refusal = refusal or exc
+                continue
+            # If it is lost from here on it may be there: left elsewhere, too, it could come again
+            # after its opposite.
             return await server.request(name, document, topology.acks)
-        except (NotNow, ServerUnreachable) as exc:
-            if is_asked and not isinstance(exc, NotNow):
-                # It may be there: left elsewhere too, it could come again after its opposite.
-                raise
+        except NotNow as exc:
             refusal = refusal or exc
         finally:
             server.close()
