@@ -102,7 +102,7 @@ class Server:
     def canary(self) -> None:
         """Say how far the stream is."""
         seq = self.seq
-        self.wire.append(lambda stream: stream.on_canary(seq))
+        self.wire.append(lambda stream: stream.on_position(seq))
 
     def step(self) -> None:
         """Do the next request."""

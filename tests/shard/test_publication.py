@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from roomful.shard.message import Entry, Envelope, RoomId, UserId
 from roomful.shard.publication import (
-    Canary,
     CastMessage,
     Found,
     Publication,
@@ -30,15 +29,13 @@ envelopes = st.builds(
     st.binary(),
     st.lists(st.binary(), max_size=3).map(tuple),
 )
-messages = (
-    st.builds(Publication, offsets, st.lists(st.builds(Entry, offsets, envelopes)))
-    | st.builds(CastMessage, st.text(), st.binary(), st.none() | st.text(), st.booleans())
-    | st.builds(Canary, offsets, st.text())
-)
+messages = st.builds(
+    Publication, offsets, st.lists(st.builds(Entry, offsets, envelopes))
+) | st.builds(CastMessage, st.text(), st.binary(), st.none() | st.text(), st.booleans())
 
 
 @given(messages)
-def test_what_is_sent_is_read(message: Publication | CastMessage | Canary) -> None:
+def test_what_is_sent_is_read(message: Publication | CastMessage) -> None:
     """Every kind, whatever is in it."""
     assert decode_message(_encode(message)) == (message, 0)
 

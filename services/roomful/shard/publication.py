@@ -15,7 +15,6 @@ import msgspec
 from roomful.shard.message import Entry, Envelope, UserId
 
 __all__ = [
-    "Canary",
     "CastMessage",
     "Found",
     "Publication",
@@ -41,13 +40,6 @@ class CastMessage(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False)
     is_volatile: bool
 
 
-class Canary(msgspec.Struct, array_like=True, tag=2, frozen=True, gc=False):
-    """What an edge sends itself: the shard's newest offset at that moment."""
-
-    offset: int
-    token: str
-
-
 class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An entry of `roomful_v1_read`; *place* is its room's among the keys."""
 
@@ -61,7 +53,7 @@ class _RawPublication(msgspec.Struct, array_like=True, tag=0):
     entries: list[tuple[int, msgspec.Raw]]
 
 
-_message: Final = msgspec.msgpack.Decoder(Publication | CastMessage | Canary).decode
+_message: Final = msgspec.msgpack.Decoder(Publication | CastMessage).decode
 _raw_message: Final = msgspec.msgpack.Decoder(_RawPublication).decode
 _found: Final = msgspec.msgpack.Decoder(list[Found]).decode
 _raw_found: Final = msgspec.msgpack.Decoder(list[tuple[int, int, msgspec.Raw]]).decode
@@ -70,7 +62,7 @@ _envelope: Final = msgspec.msgpack.Decoder(Envelope).decode
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def decode_message(data: bytes) -> tuple[Publication | CastMessage | Canary | None, int]:
+def decode_message(data: bytes) -> tuple[Publication | CastMessage | None, int]:
     """
     Read what was published on a channel.
 

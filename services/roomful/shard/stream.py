@@ -203,7 +203,7 @@ class ShardStream:
             else:
                 self._wait(0, held, message, len(data))
 
-    def on_canary(self, seq: int) -> None:
+    def on_position(self, seq: int) -> None:
         """Know that the stream has reached the offset *seq*."""
         if self._round is None:
             self._outlet.reach(seq)
@@ -309,7 +309,7 @@ class ShardStream:
             round_.behind += [held for held, _ in behind]
         else:
             round_.later += behind
-        self.on_canary(seq)
+        self.on_position(seq)
         if round_ is not None and request.round is round_:
             self._begin_reads_if_due(round_)
 
