@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from functions.server import PRODUCTS, RunningServer, serving
 from remote.cluster import Cluster, running_cluster
+from remote.stage import Stage, staged
 
 assert PRODUCTS, "these tests need redis-server or valkey-server (Debian: redis-server, faketime)"
 
@@ -19,6 +20,13 @@ def server(
     """Give a server that holds nothing."""
     with serving(request.param, tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture
+async def stage(server: RunningServer) -> AsyncIterator[Stage]:
+    """A shard of our own."""
+    async with staged(server) as one:
+        yield one
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)
