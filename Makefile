@@ -21,7 +21,7 @@ STOCK_CLIENT := tests/clients_js/node_modules/.stamp
 
 # Programs that tests start; scripts/tools.sh installs them where that is possible.
 CLIENT_TOOLS := chromium
-SERVER_TOOLS := redis-server postgresql pgbouncer haproxy
+SERVER_TOOLS := redis-server postgresql pgbouncer haproxy faketime
 
 ##@ Use
 .PHONY: help
