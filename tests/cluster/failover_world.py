@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from roomful.cluster.failover import Plan, plan_shard
 from roomful.cluster.shard_facts import (
+    NO_PLACE,
     Attach,
     Fence,
     HandOver,
@@ -31,6 +32,8 @@ __all__ = ["PATIENCE", "SHARD", "Server", "World", "address"]
 SHARD = "s1"
 PATIENCE = Patience(3.0)
 TERM_SIZE = 1000
+WIDTH = 10
+"""How many bytes of a stream an operation takes."""
 
 Operation = tuple[str, int] | tuple[str, int, ShardRecord]
 
@@ -53,6 +56,8 @@ class Server:
     offset: int = 0
     previous: str = ""
     turned_at: int = 0
+    is_lost: bool = True
+    """Whether it has no place in the stream."""
     copying: int = 0
     data: list[Operation] = field(default_factory=list)
 
@@ -64,7 +69,7 @@ class Server:
     def do(self, operation: Operation) -> None:
         """Append to the data and the stream."""
         self.data.append(operation)
-        self.offset += 1
+        self.offset += WIDTH
 
     def term(self) -> int:
         """Give the term in the data."""
@@ -91,7 +96,13 @@ class World:
     """Some servers, an edge, and a controller that remembers nothing."""
 
     # Mutable state: the servers, cut lines, streams made so far, and what was promised.
-    def __init__(self, replicas: int, acks: int) -> None:
+    def __init__(self, replicas: int, acks: int, *, is_heard: bool = True) -> None:
+        """
+        Begin with a primary in its first term.
+
+        Args:
+            is_heard: whether its replicas have heard of that; before it they copied nothing.
+        """
         self.acks = acks
         self.servers = {address(number): Server(address(number)) for number in range(replicas + 1)}
         self.cut: set[frozenset[Address | str]] = set()
@@ -101,18 +112,18 @@ class World:
         self.acked: set[int] = set()
         self.wish = Wish()
         first, *others = self.servers.values()
-        first.is_primary = True
+        first.is_primary, first.is_lost = True, False
         first.stream = self._new_stream()
-        first.offset = 10
+        for one in others:
+            one.upstream, one.stream, one.is_lost = first.address, first.stream, False
         first.do(("term", 1))
         record = ShardRecord(
             1, first.address, tuple(one.address for one in others), first.run_id, first.stream
         )
         first.do(("topology", 1, record))
         self.edge: tuple[int, ShardRecord] = (1, record)
-        for one in others:
-            one.upstream = first.address
-        self.settle()
+        if is_heard:
+            self.settle()
 
     def _new_stream(self) -> str:
         self.streams += 1
@@ -142,28 +153,29 @@ class World:
         # A replica of a replica gets nothing here: nobody orders that.
         if not primary.is_primary:
             return False
-        if one.stream != primary.stream:
+        if one.stream != primary.stream or one.is_lost:
             self._meet(one, primary)
             return True
         if one.offset == primary.offset:
             return False
         one.data.append(primary.data[len(one.data)])
-        one.offset += 1
+        one.offset += WIDTH
         self._acknowledge()
         return True
 
     def _meet(self, one: Server, primary: Server) -> None:
         can_continue = one.stream == primary.previous and one.offset <= primary.turned_at
-        if can_continue and one.offset > 1 and not one.copying:
+        if can_continue and not one.is_lost and not one.copying:
             one.previous, one.turned_at = one.stream, one.offset
             one.stream = primary.stream
         elif one.copying < 2:
             one.copying += 1
-            one.stream, one.offset, one.previous, one.turned_at = "", 0, "", 0
+            one.is_lost = True
         else:
             one.copying = 0
             one.data = list(primary.data)
-            one.stream, one.offset = primary.stream, primary.offset
+            one.stream, one.offset, one.is_lost = primary.stream, primary.offset, False
+            one.previous, one.turned_at = "", 0
 
     def write(self) -> None:
         """The edge writes, to whom it believes in, if that is of the right term."""
@@ -239,7 +251,7 @@ class World:
             run_id=one.run_id,
             is_primary=one.is_primary,
             stream=one.stream,
-            offset=one.offset,
+            offset=NO_PLACE if one.is_lost else one.offset,
             previous=one.previous,
             turned_at=one.turned_at,
             upstream=one.upstream,
@@ -247,6 +259,7 @@ class World:
             silence_s=0.0 if is_linked else None,
             is_copying=bool(one.copying),
             shard=SHARD if one.term() else None,
+            has_nothing=not one.term(),
             term=one.term(),
             sequence=sequence,
             base=base,
@@ -267,10 +280,9 @@ class World:
             case Promote(server):
                 one = self.servers[server]
                 if self.talks("controller", server) and not one.is_primary:
-                    one.is_primary, one.upstream = True, None
+                    one.is_primary, one.upstream, one.is_lost = True, None, False
                     one.previous, one.turned_at = one.stream, one.offset
                     one.stream = self._new_stream()
-                    one.offset = max(one.offset, 10)
             case TakeTerm(server, term):
                 one = self.servers[server]
                 if self.talks("controller", server) and one.is_primary and one.term() < term:
@@ -320,7 +332,7 @@ class World:
             return
         one.is_up = True
         one.run += 1
-        one.is_primary, one.upstream = False, None
+        one.is_primary, one.upstream, one.is_lost = False, None, True
         one.stream, one.offset, one.previous, one.turned_at = self._new_stream(), 0, "", 0
         if one.copying:
             # What was being copied is not in the file yet.

@@ -97,6 +97,33 @@ def test_a_lost_primary_is_replaced_step_by_step() -> None:
     assert (record.term, record.primary, record.replicas) == (2, B, (P, A))
 
 
+def test_a_replica_that_heard_nothing_since_it_copied_has_what_it_copied() -> None:
+    """It copied an empty primary, at offset 0, and is in the stream from there on."""
+    world = World(2, 1, is_heard=False)
+    world.cut.add(frozenset((P, A)))
+    world.write()
+    world.settle()
+    world.kill(world.servers[P])
+    assert (world.servers[A].offset, world.servers[A].data, len(world.acked)) == (0, [], 1)
+    assert lead(world) is ShardState.SERVING
+    assert world.edge[1].primary == B
+
+
+def test_a_replica_that_lost_its_place_does_not_count() -> None:
+    """It began to copy everything anew, and has what it had before: nobody can say how much."""
+    world = World(2, 1)
+    world.write()
+    world.settle()
+    world.servers[A].stream = "another"
+    world.replicate(world.servers[A])
+    world.kill(world.servers[P])
+    world.carry_out(Fence(A))
+    assert world.servers[A].copying == 0
+    plan = world.plan()
+    assert (plan.state, plan.orders) == (ShardState.BLOCKED, ())
+    assert "1 of 2 replicas" in plan.reason
+
+
 def test_the_old_primary_comes_back_as_a_replica() -> None:
     """Sealed at its start, then attached: it has to be told."""
     world = World(2, 1)
@@ -216,10 +243,13 @@ class Failures(RuleBasedStateMachine):
     """Anything breaks at any time, and the controller is a new one at each step."""
 
     # Mutable state: the world.
-    @initialize(shape=st.sampled_from([(0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2)]))
-    def begin(self, shape: tuple[int, int]) -> None:
+    @initialize(
+        shape=st.sampled_from([(0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 1), (3, 2)]),
+        is_heard=st.booleans(),
+    )
+    def begin(self, shape: tuple[int, int], *, is_heard: bool = True) -> None:
         """Make a shard that serves."""
-        self.world = World(*shape)
+        self.world = World(*shape, is_heard=is_heard)
         self.ends: list[Address | str] = [*self.world.servers, "controller", "edge"]
 
     @rule(number=st.integers(0, 3), count=st.integers(1, 3))

@@ -32,6 +32,7 @@ from typing import Final
 import msgspec
 
 from roomful.cluster.shard_facts import (
+    NO_PLACE,
     Attach,
     Fence,
     HandOver,
@@ -330,11 +331,11 @@ def _terms(facts: ShardFacts) -> list[int]:
 
 def _reached(facts: ShardFacts) -> dict[Address, int]:
     """Give how much of the recorded primary's stream each server has, of those that know."""
-    whole = [one for one in _seen(facts) if not one.is_copying and one.shard == facts.name]
+    whole = [one for one in _seen(facts) if not one.is_copying and _is_of(facts, one)]
     stream = facts.record.stream or _newest_stream(facts, whole)
     found: dict[Address, int] = {}
     for one in whole:
-        if one.stream == stream and one.offset > 1 and not _came_back(facts, one):
+        if one.stream == stream and one.offset != NO_PLACE and not _came_back(facts, one):
             found[one.address] = one.offset
         elif one.previous == stream:
             found[one.address] = one.turned_at
@@ -346,9 +347,20 @@ def _reached(facts: ShardFacts) -> dict[Address, int]:
     return found
 
 
+def _is_of(facts: ShardFacts, one: ServerFacts) -> bool:
+    """
+    Whether a server's data is the shard's.
+
+    Nothing at all is that of one who copied the primary before its first term, and has not heard
+    of it; later in a stream somebody flushed it, and only people can say that nothing is missed.
+    """
+    return one.shard == facts.name or (one.has_nothing and one.offset == 0)
+
+
 def _newest_stream(facts: ShardFacts, servers: Sequence[ServerFacts]) -> str | None:
     """Give the stream of the recorded term, of a record that does not tell it."""
-    fit = [one for one in servers if one.term == facts.record.term and one.offset > 1]
+    # One that was just started has a stream of its own, and nothing in it.
+    fit = [one for one in servers if one.term == facts.record.term and one.offset > NO_PLACE]
     best = max(fit, key=lambda one: (not one.is_primary, one.offset), default=None)
     return None if best is None else best.stream
 

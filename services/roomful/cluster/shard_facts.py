@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from roomful.cluster.topology import Address, ShardRecord
 
 __all__ = [
+    "NO_PLACE",
     "Attach",
     "Fence",
     "HandOver",
@@ -22,6 +24,12 @@ __all__ = [
     "TakeTerm",
     "Wish",
 ]
+
+NO_PLACE: Final = 1
+"""
+The offset that a replica gives which has lost its place in the stream: it began to copy
+everything anew, and did not come to its end. No command is so short that it could be a real one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class ServerFacts:
     stream: str = ""
     """The replication id: offsets of the same stream can be compared."""
     offset: int = 0
-    """How much of the stream it has; 0 and 1: it has no place in one, as after its start."""
+    """How much of the stream it has, in bytes; NO_PLACE: nobody can say."""
     previous: str = ""
     """The stream that it was on before this one, and had up to *turned_at*."""
     turned_at: int = 0
