@@ -54,6 +54,18 @@ async def test_fresh_token_keeps_the_connection(server: Server, room: str, user:
     assert abs(ack["expiresAt"] - (time.time() + 3600) * 1000) < 10_000
 
 
+async def test_fresh_token_that_ends_sooner_ends_the_connection(server: Server, user: User) -> None:
+    """The end of the token in force counts, also when the one before was good for longer."""
+    alice = user("alice")
+    async with signed_in(server.ws_url, make_token(alice)) as client:
+        ends_at = time.time() + SHORT_S
+        ack = await client.call("auth", {"token": make_token(alice, lifetime_s=SHORT_S)})
+        assert ack["success"]
+        await client.next("token-expiring")
+        assert await client.wait_closed() == 4502
+        assert time.time() >= ends_at - 0.05
+
+
 @pytest.mark.parametrize(
     ("whose", "lifetime_s", "codes"),
     [

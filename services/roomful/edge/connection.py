@@ -135,6 +135,7 @@ class Connection(ABC):
         "record",
         "status",
         "tells_expiry",
+        "timer_at",
         "traceparent",
         "transport",
         "wire",
@@ -159,6 +160,8 @@ class Connection(ABC):
         self.is_closed = False
         self.can_resume = True
         self.tells_expiry = False
+        self.timer_at = 0.0
+        """When its timer comes (loop time); what the wheel calls before that is out of date."""
         self.traceparent: str | None = None
         """The trace that its messages are part of, when they do not say."""
         self.is_traced = False
@@ -341,4 +344,4 @@ class Connection(ABC):
 
     def on_timer(self, now: float) -> float | None:
         """Keep the session record, and enforce the token's expiry."""
-        return None if self.is_closed else self.edge.sign_in.on_timer(self)
+        return None if self.is_closed else self.edge.sign_in.on_timer(self, now)

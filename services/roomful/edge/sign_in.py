@@ -8,6 +8,7 @@ killed process loses no session that its shard keeps.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -117,7 +118,14 @@ class SignIn:
 
     def _watch(self, connection: Connection) -> None:
         """The connection has its record: watch over it."""
-        self._edge.wheel.add(connection, self._next_timer_s(connection))
+        delay_s = self._next_timer_s(connection)
+        connection.timer_at = self._edge.wheel.add(connection, delay_s) + delay_s
+
+    def _watch_sooner(self, connection: Connection) -> None:
+        """Its token is another one: if that ends before the timer comes, let it come earlier."""
+        delay_s = self._next_timer_s(connection) + self._edge.settings.timer_tick_s
+        if asyncio.get_running_loop().time() + delay_s < connection.timer_at:
+            self._watch(connection)
 
     async def keep(self, connection: Connection) -> None:
         """Keep the session's record for another while, if its client could resume by it."""
@@ -174,6 +182,7 @@ class SignIn:
         connection.identity = identity
         connection.may_send = None
         connection.tells_expiry = False
+        self._watch_sooner(connection)
         self._edge.access.forget(identity.user)
         for room in await self.rooms_refused(connection, record):
             if connection.record is record:
@@ -213,10 +222,14 @@ class SignIn:
                 closed += 1
         return closed
 
-    def on_timer(self, connection: Connection) -> float | None:
-        """Serve the connection's timer; gives the seconds until the next."""
+    def on_timer(self, connection: Connection, now: float) -> float | None:
+        """Serve the connection's timer at *now* (loop time); gives the seconds until the next."""
         identity = connection.identity
         if identity is None:
+            return None
+        # A call comes up to a tick early. One that is earlier still is of a place in the wheel
+        # that _watch_sooner() has replaced.
+        if now + 2 * self._edge.settings.timer_tick_s < connection.timer_at:
             return None
         left_s = self._left_s(identity)
         if left_s is not None and left_s <= 0:
@@ -227,7 +240,9 @@ class SignIn:
             assert identity.expires_at is not None
             connection.notify("token-expiring", {"expiresAt": int(identity.expires_at * 1000)})
         self._edge.spawn(self.keep(connection))
-        return self._next_timer_s(connection)
+        delay_s = self._next_timer_s(connection)
+        connection.timer_at = now + delay_s
+        return delay_s
 
     def _left_s(self, identity: Identity) -> float | None:
         if identity.expires_at is None:
