@@ -41,6 +41,14 @@ def test_program_that_is_no_server(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "neither redis-server nor valkey-server" in said
 
 
+def test_an_address_of_another_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the system says of it: that no program has the port is not for its user to find out."""
+    said = refusal(
+        capsys, "cluster", "--dev", "--state-dir", tmp_path, "--host", "203.0.113.9", "--port", "1"
+    )
+    assert said == "roomful: cannot listen on 203.0.113.9:1: Cannot assign requested address\n"
+
+
 def test_directory_of_a_cluster_of_another_shape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ Each is a process of its own and is started again when it ends; all of them end 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import sys
@@ -25,7 +26,7 @@ from roomful.control.sealed import ServerOptions, build_server_options, render_c
 from roomful.control.view import Phase
 from roomful.local.layout import BadCluster, Layout, ServerPlace
 from roomful.local.plan import EdgePlan, describe_cluster
-from roomful.local.ports import HOST, is_free
+from roomful.local.ports import HOST, is_free, obstacle
 from roomful.local.process import Child
 
 __all__ = ["LocalCluster"]
@@ -137,10 +138,15 @@ class LocalCluster:
             archiver.change(*self._archiver_command())
 
     def _check_ports(self) -> None:
-        taken = [str(port) for port in self._edges.ports if not is_free(self._edges.host, port)]
+        host, taken = self._edges.host, []
+        for port in self._edges.ports:
+            why = obstacle(host, port)
+            if why is not None and why.errno != errno.EADDRINUSE:
+                raise BadCluster(f"cannot listen on {host}:{port}: {why.strerror}") from why
+            taken += [str(port)] if why else []
         if taken:
             raise BadCluster(
-                f"port {', '.join(taken)} of {self._edges.host} is taken by another program: "
+                f"port {', '.join(taken)} of {host} is taken by another program: "
                 "choose the first edge's by --port"
             )
         busy = [place for place in self._layout.servers() if not is_free(HOST, place.address.port)]

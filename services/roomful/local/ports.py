@@ -8,7 +8,7 @@ from typing import Final
 
 from roomful.protocol.errors import RoomfulError
 
-__all__ = ["HOST", "NoPorts", "hold_port", "hold_ports", "is_free"]
+__all__ = ["HOST", "NoPorts", "hold_port", "hold_ports", "is_free", "obstacle"]
 
 HOST: Final = "127.0.0.1"
 """Where shard servers listen: they have no password, so nobody else may reach them."""
@@ -24,15 +24,20 @@ class NoPorts(RoomfulError):
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens on *port* of *host*."""
+    """Whether a server can listen on *port* of *host*."""
+    return obstacle(host, port) is None
+
+
+def obstacle(host: str, port: int) -> OSError | None:
+    """Give what keeps a server from listening on *port* of *host*; None if nothing does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as exc:
+            return exc
+    return None
 
 
 def hold_port(port: int = 0) -> socket.socket:
