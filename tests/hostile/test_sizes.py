@@ -112,6 +112,21 @@ async def test_polling_body_of_ten_megabytes(
     assert (await session.poll()).status_code == 400
 
 
+async def test_client_that_writes_on_hears_that_its_polling_body_is_too_large(
+    server: Server, http: httpx.AsyncClient
+) -> None:
+    """Closed on what it still writes, the connection would be reset, and the answer lost."""
+    session = Polling(http, f"{server.url}/socket.io/")
+    await session.open()
+    path = f"/socket.io/?EIO=4&transport=polling&sid={session.sid}"
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {2 * PAYLOAD_BYTES}\r\n\r\n"
+    async with RawSocket.dial(server.port) as raw:
+        await raw.send(head.encode() + b"4" * PAYLOAD_BYTES)
+        assert (await raw.response()).status == 413
+        await raw.send(b"4" * PAYLOAD_BYTES)
+        assert (await raw.request("GET", path)).status == 400
+
+
 async def test_polling_body_of_many_packets(server: Server, http: httpx.AsyncClient) -> None:
     """A payload of half a million packets is refused or done, and others are served meanwhile."""
     session = Polling(http, f"{server.url}/socket.io/")

@@ -208,9 +208,12 @@ class Polling:
 
     def _refuse_body(self, fault: ClientFault) -> Response:
         self._edge.statistics.client_faults += 1
-        status = 413 if isinstance(fault, TooLarge) else 400
         body = BadHandshake(HandshakeFault.BAD_REQUEST, fault.reason).body
-        return Response(body, status, {"Connection": "close"}, "application/json")
+        if isinstance(fault, TooLarge):
+            # Open until the body has come or its time is over: a client that still writes would be
+            # reset by a close, and lose the answer.
+            return Response(body, 413, media_type="application/json")
+        return Response(body, 400, {"Connection": "close"}, "application/json")
 
     async def _body(self, request: Request) -> bytes:
         """
