@@ -59,6 +59,13 @@ async def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
     await second.stop()
 
 
+async def test_directory_that_it_makes_is_its_users_own(tmp_path: Path) -> None:
+    """Whose messages those are, and by what they resume, is for no other user of the machine."""
+    process = Process(tmp_path / "state")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    await process.stop()
+
+
 async def test_after_a_power_cut_no_offset_is_given_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from roomful.cli import main
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
 from roomful.control.view import Phase, ShardStatus
-from roomful.local.layout import BadCluster, Layout, Shape
+from roomful.local.layout import BadCluster, Layout, Shape, hold_directory
 from support.ports import claim_port, claim_ports
 
 REFUSED = 2
@@ -60,6 +60,14 @@ def test_directory_of_a_cluster_of_another_shape(
     )
     assert "--shards 2 --replicas 1" in said
     assert (tmp_path / "cluster.json").read_bytes() == before
+
+
+def test_directory_that_it_makes_is_its_users_own(tmp_path: Path) -> None:
+    """What the servers write there is all that was ever said."""
+    with hold_directory(tmp_path / "held"):
+        Layout.take_up(tmp_path / "begun", Shape(), 31_000)
+    for name in ("held", "begun"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700, name
 
 
 def test_shape_that_is_not_asked_for_is_the_one_there(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class EmbeddedArchive:
         self._path = directory / f"messages-{port}.sqlite3"
         self._now = now
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = self._path.with_suffix(".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._files = self._path.with_suffix(".journal")

@@ -208,7 +208,7 @@ class Layout:
             begun=shards,
         )
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(directory, file)
         except OSError as exc:
             raise BadCluster(f"{directory} cannot be written: {exc.strerror}") from exc
@@ -274,7 +274,7 @@ def hold_directory(directory: Path) -> Iterator[None]:
         BadCluster: another process has it, or it cannot be written.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (directory / "lock").open("a+")
     except OSError as exc:
         raise BadCluster(f"{directory} cannot be written: {exc.strerror}") from exc
