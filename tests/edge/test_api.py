@@ -181,6 +181,7 @@ async def test_senders_that_cannot_be(api: httpx.AsyncClient, path: str, body: A
         pytest.param(b'{"a":' + b"[" * 9000 + b"]" * 9000 + b"}", id="deep"),
         pytest.param(b'{"a":%b}' % (b"1" * 5000), id="a number that Python does not read"),
         pytest.param(b'{"type":"message","a":1}', id="the field that names a plain JSON event"),
+        pytest.param(b'{"cursor":"a","b":1}', id="the field that plain JSON clients resume by"),
     ],
 )
 async def test_updates_that_are_refused(api: httpx.AsyncClient, body: bytes) -> None:

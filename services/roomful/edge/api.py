@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 __all__ = ["Api", "Handler", "operations"]
 
 TIMEOUT_S = 10.0
+UPDATE_RESERVED = frozenset({"type", "cursor"})
+"""What plain JSON clients take from any object: which event it is, and how far they have heard."""
 ERASE_S = 8.0
 """Seconds after which who asked for an erasure is told that it goes on."""
 DEV_TOKEN_S = 24 * 3600.0
@@ -200,8 +202,8 @@ class Api:
         """Send `user-update` to every connection of the user; it is not stored."""
         user = self._user(request)
         fields: dict[str, Raw] = self._body(request, dict[str, Raw])
-        if "type" in fields:
-            sentence = "type: it names the event where the fields of the update stand beside it"
+        for name in UPDATE_RESERVED & fields.keys():
+            sentence = f"{name}: plain JSON, where an update's fields stand beside it, has its own"
             raise Refused(RefusalCode.BAD_REQUEST, sentence)
         body, room = msgspec.json.encode(fields), user_room(user)
         check_content(Raw(body))
