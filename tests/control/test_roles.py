@@ -9,7 +9,9 @@ import redis
 
 from control.driving import Driven
 from control.servers import Fleet
+from roomful.cluster.cursor import ShardName
 from roomful.cluster.topology import Address
+from roomful.control.spec import ClusterSpec
 from roomful.control.view import Phase
 from support.deadline import until
 
@@ -204,6 +206,31 @@ async def test_a_server_that_speaks_something_else_is_told_of(
     status = await driven.once()
     assert status.unreachable.keys() == {Address("127.0.0.1", 1)}
     assert driven.shard().phase is Phase.STARTING
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        pytest.param("a" * 64, "no host can have this name", id="no name"),
+        pytest.param("fe80::1%nowhere", "not known", id="not found"),
+    ],
+)
+async def test_a_name_that_leads_nowhere_hurts_its_shard_only(
+    make_fleet: MakeFleet, control: Control, host: str, why: str
+) -> None:
+    """It is told which server it is and why; another shard that loses its primary gets the next."""
+    fleet = make_fleet(shards=1, replicas=1)
+    driven = control(fleet, acks=0)
+    await driven.until(lambda status: status.is_serving and driven.shard().is_whole)
+    nowhere = Address(host, 6379)
+    shards = {**driven.controller.spec.shards, ShardName("s2"): (nowhere,)}
+    driven.controller.spec = ClusterSpec(shards)
+    fleet.servers[0].kill()
+    await driven.until(lambda _: driven.shard().phase is Phase.SERVING and driven.shard().term == 2)
+    assert driven.shard("s2").phase is Phase.STARTING
+    told = driven.controller.status.unreachable[nowhere]
+    assert why in told
+    assert driven.shard("s2").reason == f"waits for {nowhere} ({told})"
 
 
 async def test_functions_that_were_flushed_are_loaded_again(

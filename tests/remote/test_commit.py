@@ -33,6 +33,7 @@ from roomful.shard.resp import Login
 from shard.recording import RecordingSink, make_envelope
 from support.deadline import DEADLINE_S, until, within
 from support.proxy import Proxy
+from support.users import EDGE
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)
@@ -315,6 +316,15 @@ async def test_a_wrong_password_is_said_at_once(cluster: Cluster) -> None:
     assert "guessed" not in str(seen.value)
     for address in addresses:
         assert str(address) in str(seen.value)
+
+
+async def test_a_name_that_no_host_can_have_is_a_server_that_does_not_answer(
+    cluster: Cluster,
+) -> None:
+    """An edge finds the cluster by the others."""
+    good = address_of(cluster.members[ShardName("s1")].primary)
+    directory = Directory([Address("a" * 64, 1), good], EDGE, find_s=DEADLINE_S)
+    assert len((await within(directory.find())).shards) == 2
 
 
 async def test_nobody_there_is_said_clearly() -> None:

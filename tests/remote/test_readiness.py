@@ -126,13 +126,13 @@ async def test_an_edge_that_reaches_no_shard_is_ready_until_its_leases_lapse(
 
 
 async def test_a_failure_that_nobody_foresaw_leaves_no_edge_deaf(cluster: Cluster) -> None:
-    """Each task of a shard begins again: no name has a label as long as this primary's."""
+    """Each task of a shard begins again: no address is read with such a port."""
     async with reaching(cluster) as (shards, _):
         before = shards.topology
         assert before is not None
         tasks = ["reader of s1", "calls of s1", "lane 0 of s1", "lane 1 of s1"]
         counts = {name: failures[name] for name in tasks}
-        unthought = changed(before.shards[S1], primary=Address("a" * 64, 6379))
+        unthought = changed(before.shards[S1], primary=Address("127.0.0.1", 70_000))
         shards.apply(
             changed(
                 before, generation=before.generation + 1, shards={**before.shards, S1: unthought}

@@ -208,6 +208,7 @@ class Controller:
             acks=self.topology.acks if self.topology else self.spec.acks,
             seen={address: seen[address] for address in everyone if address in seen},
             missing_s=self._survey.missing_s(one for one in everyone if one not in seen),
+            unreachable=self._survey.unreachable,
         )
 
     # Acting ---------------------------------------------------------------------------------

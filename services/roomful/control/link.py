@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,11 +100,15 @@ class Link:
                 streams = await asyncio.open_connection(
                     address.host, address.port, ssl=credentials.tls
                 )
+        except UnicodeError as exc:
+            raise ServerUnreachable(address, "no host can have this name") from exc
         except OSError as exc:  # TimeoutError is one
             # asyncio puts words of its own into strerror.
             why = os.strerror(exc.errno) if exc.errno else f"no connection in {timeout_s:g} s"
             if isinstance(exc, ssl.SSLError):
                 why = f"no TLS: {exc.reason or exc}"
+            if isinstance(exc, socket.gaierror):  # its numbers are others
+                why = exc.strerror or why
             raise ServerUnreachable(address, why) from exc
         link = cls(address, streams, timeout_s)
         await link._sign_in(credentials)

@@ -38,7 +38,11 @@ async def begin_shard(view: ShardView, servers: Servers, owned: Owned) -> ShardR
         Waiting: a server is not there yet, or replicas are still copying.
         Blocked: a server holds data that this would destroy.
     """
-    missing = [str(address) for address in view.members if address not in view.seen]
+    missing = [
+        f"{address} ({view.unreachable.get(address, 'not asked yet')})"
+        for address in view.members
+        if address not in view.seen
+    ]
     if missing:
         raise Waiting(f"waits for {', '.join(missing)}")
     primary, *replicas = view.members

@@ -34,13 +34,16 @@ class Survey:
         insists: take the lead from whoever has it.
     """
 
-    # Mutable state: the connections, what they sign in by, and since when each server is silent.
+    # Mutable state: the connections, what they sign in by, and since when each server is silent
+    # and why.
     def __init__(self, credentials: Credentials, pace: Pace, *, insists: bool) -> None:
         self.servers: dict[Address, Server] = {}
         self._credentials = credentials
         self._pace = pace
         self._insists = insists
         self._missing_since: dict[Address, float] = {}
+        self.unreachable: Mapping[Address, str] = {}
+        """Why each of those that did not answer the last look did not."""
 
     def close(self) -> None:
         """Let go of all servers, and of the lead; transports close by the next turn of the loop."""
@@ -83,6 +86,7 @@ class Survey:
         async with asyncio.TaskGroup() as group:
             for server in self.servers.values():
                 group.create_task(ask(server))
+        self.unreachable = unreachable
         return seen, unreachable
 
     async def _observe(self, server: Server) -> Observation:

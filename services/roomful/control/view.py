@@ -77,6 +77,8 @@ class ShardView:
     """The servers that answered, of *members* and of the record."""
     missing_s: Mapping[Address, float] = field(default_factory=dict)
     """For how long each of the others has not."""
+    unreachable: Mapping[Address, str] = field(default_factory=dict)
+    """Why each of them did not."""
 
     def is_alive(self, record: ShardRecord) -> bool:
         """Whether the primary of *record* is there and is the process that it was."""

@@ -285,7 +285,7 @@ async def connect(
             if login.password is not None:
                 words += ["AUTH", login.username, login.password]
             await connection.call(*words)
-    except (OSError, TimeoutError, ReplyError, LostConnection) as exc:
+    except (OSError, UnicodeError, ReplyError, LostConnection) as exc:
         if connection is not None:
             connection.abort()
         if isinstance(exc, ReplyError) and str(exc).startswith(_NO_ENTRY):
