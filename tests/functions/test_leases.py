@@ -155,6 +155,30 @@ def test_a_bucket_that_is_gone_is_not_swept(
     assert [key for key in other.calls.keys() if b"gone" in key or b"edge:" in key] == []
 
 
+@pytest.mark.parametrize("is_dead", [True, False], ids=["dead edge", "end of grace"])
+@pytest.mark.parametrize("kind", ["p", "c", "s"])
+def test_a_key_that_is_no_presence_costs_its_room_alone(
+    server: RunningServer, edge: Edge, other: Edge, ear: Ear, kind: str, *, is_dead: bool
+) -> None:
+    """Somebody made it something else: people leave the other rooms, and nothing stays due."""
+    for room in (ROOM, "b", "c", "d"):
+        edge.join("alice", people=f"{bucket_of(room)}p:{room}")
+        if not is_dead:
+            edge.leave("alice", grace_ms=GRACE_MS, people=f"{bucket_of(room)}p:{room}")
+    poisoned = f"{bucket_of('c')}{kind}:c"
+    other.calls.command("DEL", poisoned)
+    other.calls.command("SET", poisoned, "poison")
+    ear.told()
+    for _ in range(2):
+        idle(server, other, seconds=11)
+        other.sweep()
+    assert ear.told() == [left("alice")]
+    assert other.sweep() == 0
+    keys = other.calls.keys()
+    assert [key for key in keys if key[-3:] in (b"p:b", b"p:d", b"c:b", b"c:d")] == []
+    assert [key for key in keys if b"gone" in key or b"edge:edge1" in key] == []
+
+
 def test_a_user_who_came_back_elsewhere_stays(server: RunningServer, edge: Edge, ear: Ear) -> None:
     """A grace from before the bucket was away does not end who was copied back with a link."""
     edge.join("alice", "1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.calls import FIRST, Calls, Cast, Ear, Post
+from functions.calls import FIRST, Calls, Cast, Ear, Post, bucket_of
 from functions.edges import GRACE_MS, LIMIT, ROOM, Edge, counted, idle, joined, left
 from functions.server import RunningServer
 
@@ -116,6 +116,21 @@ def test_large_rooms_are_counted(server: RunningServer, edge: Edge, ear: Ear) ->
     edge.leave("u0")
     assert ear.told() == [left("u0")]
     assert edge.users() == ["u1", "u2", "u3"]
+
+
+def test_a_key_that_is_no_presence_costs_its_large_room_alone(
+    edge: Edge, ear: Ear, shard: Calls
+) -> None:
+    """Somebody made it something else: the others hear their counts."""
+    for number in range(LIMIT + 1):
+        for room in (ROOM, "b"):
+            edge.join(f"u{number}", people=f"{bucket_of(room)}p:{room}")
+    ear.told()
+    poisoned = f"{bucket_of('b')}p:b"
+    shard.command("DEL", poisoned)
+    shard.command("SET", poisoned, "poison")
+    edge.sweep()
+    assert ear.told() == [counted(4)]
 
 
 def test_counts_come_at_most_once_a_second(

@@ -8,7 +8,7 @@
 -- that they mean; its other keys are derived from it.
 -- Order never comes from the clock: it only ends leases, graces, windows and old entries.
 -- The library is this file and the other functions_*, joined in the order that library.py says.
-local VERSION = 8
+local VERSION = 9
 
 local SHARD, MARKS, OUTBOX, TOPOLOGY, TERMS =
   'roomful:shard', 'roomful:marks', 'roomful:outbox', 'roomful:topology', 'roomful:terms'
