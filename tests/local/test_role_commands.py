@@ -102,13 +102,17 @@ def test_a_promotion_is_forced_only_by_those_who_say_so(
 def test_a_shard_begins_anew_only_for_those_who_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No server is missing, and yet all of its messages are lost: it takes --force, too."""
+    """No server is missing, and yet all messages are lost: `topology` says what begins it."""
     monkeypatch.setenv("ROOMFUL_REDIS_USERNAME", CONTROLLER.username or "")
     monkeypatch.setenv("ROOMFUL_REDIS_PASSWORD", CONTROLLER.password or "")
     with running_fleet(tmp_path, shards=2, replicas=1, has_users=True) as fleet:
         asyncio.run(_bring_up(fleet, 1))
         (first, _), (other, _) = fleet.shards["s1"], fleet.shards["s2"]
         first.command("FLUSHALL")
+        assert main(["topology", str(other.address)]) == 1
+        shown = capsys.readouterr().out
+        assert "s1  blocked (" in shown
+        assert "begin it anew, with nothing: roomful promote --force s1)" in shown
         status, said = roomful(capsys, "promote", "s1", other.address)
         assert (status, "LOST is all that the shard had" in said) == (2, True), said
         assert first.command("EXISTS", "roomful:shard") == 0

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from roomful.cluster.bucket_facts import BadRecord, RecordState, parse_record
 from roomful.cluster.cursor import ShardName
+from roomful.cluster.failover import ShardState
 from roomful.cluster.placement import BUCKETS
 from roomful.cluster.topology import Address, BadTopology, Topology
 from roomful.control.link import Credentials, ServerUnreachable
 from roomful.control.observation import Observation
 from roomful.control.server import OrderRefused, Server
-from roomful.control.view import ShardStatus, ShardView, describe
+from roomful.control.succession import plan_succession
+from roomful.control.view import Phase, ShardStatus, ShardView, describe
 
 __all__ = ["MoveUnderWay", "Reading", "read_cluster", "read_moves"]
 
@@ -34,8 +36,18 @@ class Reading:
         """Give how each shard is, by name."""
         if self.topology is None:
             return []
-        names = sorted(self.topology.shards)
-        return [describe(self.view(name), self.topology.shards[name]) for name in names]
+        return [self._status(name) for name in sorted(self.topology.shards)]
+
+    def _status(self, name: ShardName) -> ShardStatus:
+        """Give how a shard is; if only people can go on, the reason says how, as a controller's."""
+        assert self.topology is not None
+        view, record = self.view(name), self.topology.shards[name]
+        # One that does not answer may be back in a moment.
+        if record.primary in view.seen and not view.is_alive(record):
+            plan = plan_succession(view, record, 0.0)
+            if plan.state is ShardState.BLOCKED:
+                return describe(view, record, Phase.BLOCKED, plan.reason)
+        return describe(view, record)
 
     def view(self, name: ShardName) -> ShardView:
         """Give the shard *name* of the topology, as it is seen."""
