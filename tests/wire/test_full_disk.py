@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from support.server import serving, start
+import httpx
+
+from support.server import Server, serving, start
 from support.sio import SocketIo, signed_in
 from support.tokens import make_token
 
@@ -34,8 +36,16 @@ async def all_ids(client: SocketIo) -> list[str]:
             return ids
 
 
+async def all_metrics(server: Server) -> dict[str, float]:
+    """Give the value of each metric."""
+    async with httpx.AsyncClient() as http:
+        lines = (await http.get(f"{server.url}/metrics")).text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
 async def test_what_was_acknowledged_before_a_full_disk_is_there_after_it(tmp_path: Path) -> None:
-    """What does not fit is refused as retryable, the log says why, and a start has all of it."""
+    """What does not fit is refused as retryable, log and metrics say so, a start has the rest."""
     token = make_token("ann")
     acked: list[str] = []
     with serving(tmp_path, program=full_disk()) as server:
@@ -50,6 +60,11 @@ async def test_what_was_acknowledged_before_a_full_disk_is_there_after_it(tmp_pa
                     assert ack["error"]["code"] == "SHARD_UNAVAILABLE"
                     assert ack["error"]["retryable"] is True
         assert 0 < len(acked) < MESSAGES
+        # No other edge would take them, and history is read: it is ready (docs/adr/0016).
+        assert server.is_ready()
+        metrics = await all_metrics(server)
+        assert metrics['roomful_refusals_total{code="SHARD_UNAVAILABLE"}'] == MESSAGES - len(acked)
+        assert metrics["roomful_journal_failures_total"] >= MESSAGES - len(acked)
         assert server.stop() == 0
         log = server.log.read_text()
     assert "batch not written why=File too large" in log

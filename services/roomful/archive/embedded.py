@@ -37,6 +37,7 @@ from roomful.shard.memory import MemoryLimits, MemoryShard, MemoryState
 from roomful.shard.message import Entry
 from roomful.shard.sender_ids import IdKey
 from roomful.shard.sessions import SessionChange
+from roomful.telemetry.metrics import Sample
 
 __all__ = ["EmbeddedArchive"]
 
@@ -207,6 +208,16 @@ class EmbeddedArchive:
             return await asyncio.to_thread(do)
         except sqlite3.Error as exc:
             raise ArchiveUnavailable(f"SQLite: {exc}") from exc
+
+    def samples(self) -> Sequence[Sample]:
+        """Give the metrics of the journal."""
+        if self.journal is None:
+            return ()
+        failures, waiting = self.journal.statistics.failures, self.journal.backlog
+        return (
+            Sample("journal_failures", "Failed writes, as to a full disk.", failures),
+            Sample("journal_waiting", "Messages not in SQLite yet.", waiting, is_counter=False),
+        )
 
     def close_journal(self) -> None:
         """Move everything into the database; blocks. The shard is closed."""

@@ -176,7 +176,7 @@ class EdgeServer(uvicorn.Server):
         self._embedded: EmbeddedArchive | None = None
         if settings.state_dir and edge.memory is not None:
             self._embedded = EmbeddedArchive(Path(settings.state_dir), settings.port)
-            edge.archive = self._embedded.archive
+            edge.embedded, edge.archive = self._embedded, self._embedded.archive
             edge.control.keeper = self._embedded
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

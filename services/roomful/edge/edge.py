@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roomful.archive.base import Archive
+from roomful.archive.embedded import EmbeddedArchive
 from roomful.cluster.cursor import ShardName
 from roomful.edge.access import RoomAccess
 from roomful.edge.auth import Authenticator
@@ -139,6 +140,8 @@ class Edge:
         self.memory = self.shards if isinstance(self.shards, MemoryShard) else None
         """The shard, where it is in this process."""
         self.archive: Archive | None = None
+        self.embedded: EmbeddedArchive | None = None
+        """What keeps the messages of a shard in this process."""
         self.room_class = settings.archive.classes
         self.history = History(self)
         self.replaying = asyncio.Semaphore(PAGES_AT_ONCE)
