@@ -71,6 +71,18 @@ async def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert statuses == [200, 404] * 5
 
 
+async def test_large_bodies_are_read_whole_behind_each_other(server: Server) -> None:
+    """Two requests at once: the second one's body is no head, however early the first is done."""
+    body = b'{"user":"ann"' + b" " * 100_000 + b"}"
+    head = f"POST /api/dev/token HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with RawSocket.dial(server.port) as raw:
+        await raw.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + head.encode())
+        assert (await raw.response()).status == 200
+        await raw.send(body[:50_000])
+        await raw.send(body[50_000:])
+        assert (await raw.response()).status == 200
+
+
 async def test_pipelined_posts_of_a_session_arrive_in_order(server: Server) -> None:
     """Polling POSTs that are pipelined are all taken."""
     async with RawSocket.dial(server.port) as raw:

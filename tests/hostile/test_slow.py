@@ -22,15 +22,17 @@ from support.tokens import make_token
 PING_TIMEOUT, SLOW_CLIENT, CONNECT_TIMEOUT = 4000, 4001, 4501
 SOCKETIO = "/socket.io/?EIO=4&transport=websocket"
 POLLING = "/socket.io/?EIO=4&transport=polling"
+CUT_S = DEADLINE_S / 2
+"""Far above the second that a head or a body may take, below the 30 s of a connection at rest."""
 
 
 @pytest.fixture(scope="module")
 def server_settings() -> Mapping[str, str]:
-    """Patience that fits into a test."""
+    """Patience that fits into a test, and is longer than a busy machine lets a good client wait."""
     return {
         "ping_interval_s": "0.6",
-        "ping_timeout_s": "0.4",
-        "limits_connect_timeout_s": "1",
+        "ping_timeout_s": "3",
+        "limits_connect_timeout_s": "3",
         "limits_header_timeout_s": "1",
         "limits_body_timeout_s": "1",
     }
@@ -201,14 +203,15 @@ async def test_slow_head_is_cut(server: Server, sent: bytes) -> None:
     """A head that does not come in time ends the connection."""
     async with RawSocket.dial(server.port) as raw:
         await raw.send(sent)
-        await raw.wait_eof(seconds=5)
+        await raw.wait_eof(seconds=CUT_S)
 
 
 async def test_dripping_head_is_cut(server: Server) -> None:
     """One byte at a time does not buy more time."""
     async with RawSocket.dial(server.port) as raw:
         dripping = asyncio.create_task(drip(raw, b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000))
-        await raw.wait_eof(seconds=5)
+        await raw.wait_eof(seconds=CUT_S)
+        assert not dripping.done()
         dripping.cancel()
 
 
@@ -226,8 +229,9 @@ async def test_slow_body_is_cut(server: Server, http: httpx.AsyncClient) -> None
     async with RawSocket.dial(server.port) as raw:
         head = f"POST {POLLING}&sid={session.sid} HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n"
         await raw.send(head.encode() + b"\r\n4")
-        dripping = asyncio.create_task(drip(raw, b"x" * 1000))
-        said = await raw.wait_eof(seconds=5)
+        dripping = asyncio.create_task(drip(raw, b"x" * 5000))
+        said = await raw.wait_eof(seconds=CUT_S)
+        assert not dripping.done()
         dripping.cancel()
     assert said == b"" or said.startswith(b"HTTP/1.1 4")
 
@@ -238,8 +242,9 @@ async def test_slow_frame_is_cut(server: Server) -> None:
         connect = '40{"token":"' + make_token("alice") + '"}'
         await raw.send(build_frame(Opcode.TEXT, connect.encode()))
         await raw.send(build_frame(Opcode.TEXT, b"42", length=100_000))
-        dripping = asyncio.create_task(drip(raw, b"x" * 1000))
+        dripping = asyncio.create_task(drip(raw, b"x" * 5000))
         assert await raw.close_code() == PING_TIMEOUT
+        assert not dripping.done()
         dripping.cancel()
 
 
@@ -267,18 +272,6 @@ async def test_dripping_ends_in_time(server: Server, sent: bytes, status: int) -
         assert not dripping.done()
         dripping.cancel()
         assert f"HTTP/1.1 {status} ".encode() in said
-
-
-async def test_large_bodies_are_read_whole_behind_each_other(server: Server) -> None:
-    """Two requests at once: the second one's body is no head, however early the first is done."""
-    body = b'{"user":"ann"' + b" " * 100_000 + b"}"
-    head = f"POST /api/dev/token HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    async with RawSocket.dial(server.port) as raw:
-        await raw.send(ASKED + head.encode())
-        assert (await raw.response()).status == 200
-        await raw.send(body[:50_000])
-        await raw.send(body[50_000:])
-        assert (await raw.response()).status == 200
 
 
 async def test_connection_without_connect_is_closed(server: Server) -> None:
@@ -315,7 +308,7 @@ async def test_idle_http_connections_are_cut(server: Server) -> None:
 
         async def idle() -> None:
             async with RawSocket.dial(server.port) as raw:
-                await raw.wait_eof(seconds=5)
+                await raw.wait_eof(seconds=CUT_S)
 
         for _ in range(100):
             group.create_task(idle())
