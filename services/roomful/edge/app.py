@@ -202,6 +202,14 @@ class EdgeServer(uvicorn.Server):
         if self.started:
             self._on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what is open, and let the edge settle what is under way."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn leaves its application as it is then: the lease would go on, and a traceback
+            # of the lifespan, which the end of the loop cancels, would be in the log.
+            await self.lifespan.shutdown()
+
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """
         Run until a signal, the drain and the stop.
