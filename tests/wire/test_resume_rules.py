@@ -230,3 +230,16 @@ async def test_plain_json_resume_with_a_bad_cursor(server: Server, room: str, us
     async with plain_signed_in(server.ws_url, make_token(user("bob"))) as client:
         ack = await client.call("resume", cursor="never-given-out", rooms=[room])
     assert ack["recovered"] is False
+
+
+async def test_plain_json_resume_says_which_room_is_refused(
+    server: Server, room: str, user: User
+) -> None:
+    """All are refused for one: a client that knows which can take up the others without it."""
+    bob = user("bob")
+    token = make_token(bob, rooms={room: ["join"]})
+    async with plain_signed_in(server.ws_url, token) as client:
+        rooms = [room, f"{room}-other"]
+        ack = await client.call("resume", cursor="", rooms=rooms)
+        assert ack["error"]["code"] == "FORBIDDEN"
+        assert f"{room}-other" in ack["error"]["message"]

@@ -68,7 +68,7 @@ async def _join_all(edge: Edge, connection: Connection, rooms: set[RoomId]) -> N
         for room in rooms:
             await edge.router.join(connection, room, is_live=False)
             joined.append(room)
-    except Refused:
-        for room in joined:
-            await edge.router.leave(connection, room)
-        raise
+    except Refused as refused:
+        for other in joined:
+            await edge.router.leave(connection, other)
+        raise Refused(refused.code, f"{room}: {refused.sentence}") from refused
