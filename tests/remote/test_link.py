@@ -55,3 +55,16 @@ async def test_a_server_that_is_busy_with_a_script_ends_no_link(server: RunningS
     running.cancel()
     await asyncio.wait([running])
     busy.abort()
+
+
+async def test_a_link_that_ends_as_it_opens_leaves_no_connection(server: RunningServer) -> None:
+    """In the very moment when the connection is there nobody else knows of it."""
+    calls = server.connect()
+    link = Link("short-lived", timeout_s=AN_HOUR_S)
+    link.retarget(Address("127.0.0.1", server.port))
+    running = asyncio.create_task(link.run())
+    await asyncio.sleep(0)
+    assert link._opening is not None
+    link._opening.add_done_callback(lambda _opening: running.cancel())
+    await within(asyncio.wait([running]))
+    await until(lambda: b"name=short-lived" not in calls.command("CLIENT", "LIST"))

@@ -117,9 +117,13 @@ class Link:
         opening = self._opening = asyncio.ensure_future(self._open(address, on_lost))
         try:
             await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            opening.cancel()
+            # It may be there already, and nobody else knows of it.
+            opening.add_done_callback(_abandon)
+            raise
         finally:
             self._opening = None
-            opening.cancel()
         if opening.cancelled():
             raise LostConnection("the shard is elsewhere")
         connection = opening.result()
@@ -161,3 +165,8 @@ class Link:
         if self.connection is None:
             raise LostConnection(self.why)
         return await self.connection.call(*words)
+
+
+def _abandon(opening: asyncio.Future[RespConnection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abort()
