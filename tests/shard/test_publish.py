@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from roomful.protocol.errors import RefusalCode, Refused
@@ -205,6 +206,25 @@ async def test_ids_are_the_senders_own(
     (first,) = await store(shard, make_envelope("a", "x", user="alice"), is_named=True)
     (other,) = await store(shard, make_envelope(room, name, user=user), is_named=True)
     assert other.offset > first.offset
+
+
+async def test_an_id_is_the_senders_own_with_each_receiver(site: Site, sink: RecordingSink) -> None:
+    """The sender's copies of direct messages are all in one room; a retry is of one of them."""
+    shard = await site.make(sink)
+
+    def make(to: str) -> Envelope:
+        copy = make_envelope("user:ann", "1", user="ann", body=b'{"to":"%b"' % to.encode())
+        return msgspec.structs.replace(copy, event="direct-message")
+
+    first = [await publish(shard, make(to), is_named=True) for to in ("bob", "cyd", "ann")]
+    again = [await publish(shard, make(to), is_named=True) for to in ("bob", "cyd", "ann")]
+    assert len(set(map(_offset, first))) == 3
+    assert again == first
+
+
+def _offset(outcome: Stored | Refused) -> int:
+    assert isinstance(outcome, Stored)
+    return outcome.offset
 
 
 async def test_ids_of_the_server_are_not_compared(site: Site, sink: RecordingSink) -> None:

@@ -129,6 +129,23 @@ async def test_message_needs_membership(server: Server, room: str, user: User) -
             assert (ack["success"], ack["error"]["code"]) == (False, "NOT_JOINED")
 
 
+async def test_one_id_to_several_users_is_several_messages(server: Server, user: User) -> None:
+    """The sender, too, hears each and has each in its history, and a retry is none of them."""
+    alice, others = user("alice"), [user("bob"), user("cyd")]
+    async with signed_in(server.ws_url, make_token(alice)) as client:
+        for to in (*others, alice, *others, alice):
+            ack = await client.call("direct-message", {"userId": to, "content": to, "id": "1"})
+            assert ack["success"]
+        page = await client.call("history", {"roomId": f"user:{alice}"})
+        heard = [(await client.next("direct-message")).body for _ in range(3)]
+        await client.call("get-presence", "anywhere")
+        assert client.inbox.pending("direct-message") == []
+    for messages in (heard, page["messages"]):
+        assert [(one["content"], one["id"]) for one in messages] == [
+            (to, "1") for to in (*others, alice)
+        ]
+
+
 async def test_message_to_oneself_comes_once(server: Server, user: User) -> None:
     """A direct message whose sender is its receiver is one message."""
     alice = user("alice")

@@ -307,7 +307,7 @@ def _recover(
         envelope = entry.envelope
         lapses_at = envelope.timestamp / 1000 + limits.id_window_s
         if lapses_at > now:
-            key = envelope.room, envelope.user, envelope.id
+            key = envelope.room, envelope.user, envelope.name
             ids.setdefault(key, (lapses_at, key, Stored(entry.offset, envelope.timestamp)))
     logger.info("messages recovered", extra={"entries": len(entries), "newest": newest})
     return MemoryState(

@@ -246,7 +246,7 @@ class MemoryShard:
             entries: list[Entry] = []
             for envelope, settle, is_named in posts:
                 if is_named:
-                    key = (room, envelope.user, envelope.id)
+                    key = (room, envelope.user, envelope.name)
                     first = first_answers.get(key)
                     if first is not None:
                         self.statistics.duplicates += 1

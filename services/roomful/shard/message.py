@@ -27,6 +27,10 @@ OPEN_EVENTS: Final = frozenset({"message", "direct-message"})
 """Events whose body is a JSON object without its closing brace: an edge appends the offset."""
 
 
+class _Direct(msgspec.Struct, gc=False):
+    to: str
+
+
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """
     A message as its edge made it, ready to be stored and sent.
@@ -55,6 +59,19 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
     Kept wherever an envelope is kept whole, which PostgreSQL does not: who hears it live goes on
     with the trace, and nobody later (docs/adr/0025-traces.md).
     """
+
+    @property
+    def name(self) -> str:
+        """
+        What no second message of its user in its room may be called: the sender's id.
+
+        In the room of its own sender a direct message is called after its receiver, too: the
+        same id may have been given to what went to somebody else.
+        """
+        if self.event != "direct-message" or self.room != user_room(self.user):
+            return self.id
+        to = msgspec.json.decode(self.body + b"}", type=_Direct).to
+        return self.id if to == self.user else f"\0{to}\0{self.id}"
 
     @property
     def size(self) -> int:

@@ -283,7 +283,7 @@ class RedisShards:
             return
         user = envelope.user
         # A user's own ids cannot be taken for an edge's: they begin with a digit.
-        identity = f"{len(user.encode())}:{user}{envelope.id}" if is_named else "~" + envelope.id
+        identity = f"{len(user.encode())}:{user}{envelope.name}" if is_named else "~" + envelope.id
         due = asyncio.get_running_loop().time() + self._timeout_s
         post = Post(
             shard, route, key, identity, envelope.timestamp, _encode(envelope), settle, size, due
