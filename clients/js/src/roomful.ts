@@ -101,7 +101,8 @@ export class Roomful<Content = unknown> {
         last: (lane) => this.#rooms.last(this.#logOf(lane)),
         findStored: (lane, id, after) => {
           const fetch: FetchPage = (query) => this.#rooms.history(this.#logOf(lane), query);
-          return findStored(fetch, { id, userId: this.userId, after });
+          const to = lane.kind === "user" ? lane.id : undefined;
+          return findStored(fetch, { id, userId: this.userId, to, after });
         },
       },
       this.#options,

@@ -3,7 +3,7 @@
 import { readForward, type FetchPage } from "./catchup.ts";
 import { RoomfulError } from "./errors.ts";
 import type { Mark } from "./timeline.ts";
-import type { Receipt } from "./wire.ts";
+import type { HistoryEntry, Receipt } from "./wire.ts";
 
 /** Entries to look through before it is given up. */
 const SEARCH_LIMIT = 10_000;
@@ -18,6 +18,8 @@ export function outcomeUnknown(): RoomfulError {
 export interface Sought {
   readonly id: string;
   readonly userId: string | undefined;
+  /** Whom a direct message went to: the same id may name another one, to somebody else. */
+  readonly to: string | undefined;
   /** A message that is older for sure; undefined if none is known. */
   readonly after: Mark | undefined;
 }
@@ -29,14 +31,14 @@ export interface Sought {
  * the history does not reach back, may not be read, or is too long.
  */
 export async function findStored(fetch: FetchPage, sought: Sought): Promise<Receipt | null> {
-  const { id, userId, after } = sought;
+  const { userId, after } = sought;
   if (after === undefined || userId === undefined) throw outcomeUnknown();
   let count = 0;
   try {
     for await (const { entries, reachesBack } of readForward(fetch, after)) {
       if (!reachesBack) throw outcomeUnknown();
-      const entry = entries.find((candidate) => candidate.id === id && candidate.userId === userId);
-      if (entry !== undefined) return { id, offset: entry.offset, timestamp: entry.timestamp };
+      const entry = entries.find((candidate) => isSought(candidate, sought));
+      if (entry) return { id: entry.id, offset: entry.offset, timestamp: entry.timestamp };
       count += entries.length;
       if (count > SEARCH_LIMIT) throw outcomeUnknown();
     }
@@ -44,4 +46,9 @@ export async function findStored(fetch: FetchPage, sought: Sought): Promise<Rece
     throw fault instanceof RoomfulError && fault.retryable ? fault : outcomeUnknown();
   }
   return null;
+}
+
+function isSought(entry: HistoryEntry, { id, userId, to }: Sought): boolean {
+  const receiver = "to" in entry ? entry.to : undefined;
+  return entry.id === id && entry.userId === userId && receiver === to;
 }

@@ -5,8 +5,9 @@ import { decideNext, type Ending } from "../src/closing.ts";
 import { readSubject } from "../src/credentials.ts";
 import { DEFAULT_OPTIONS, resolveOptions } from "../src/options.ts";
 import { measure, Outbox } from "../src/outbox.ts";
+import { findStored } from "../src/stored.ts";
 import { BEGINNING, Timeline } from "../src/timeline.ts";
-import { readHistoryPage, readMessage, type Message } from "../src/wire.ts";
+import { readHistoryPage, readMessage, type DirectMessage, type Message } from "../src/wire.ts";
 import { makeToken } from "./server.ts";
 
 describe("backoff", () => {
@@ -165,6 +166,30 @@ describe("a timeline", () => {
     expect(timeline.release()).toBe(true);
     expect(offsets).toHaveLength(1002);
     expect(offsets.at(-1)).toBe(1002);
+  });
+});
+
+describe("a message that was sent long ago", () => {
+  const copy = (to: string, offset: number): DirectMessage => ({
+    id: "1",
+    userId: "ann",
+    to,
+    content: "hi",
+    timestamp: offset,
+    offset,
+  });
+  const find = (to: string): Promise<unknown> =>
+    findStored(() => Promise.resolve({ messages: [copy("bob", 1), copy("cyd", 2)], next: null }), {
+      id: "1",
+      userId: "ann",
+      to,
+      after: BEGINNING,
+    });
+
+  it("is not taken for one with the same id to somebody else", async () => {
+    expect(await find("bob")).toMatchObject({ offset: 1 });
+    expect(await find("cyd")).toMatchObject({ offset: 2 });
+    expect(await find("dan")).toBeNull();
   });
 });
 
