@@ -317,13 +317,6 @@ def test_the_helm_test_goes_from_edge_to_edge(render: Render) -> None:
     compile(container["args"][0], "test_message.py", "exec")
 
 
-def test_a_helm_test_that_passed_leaves_nothing(render: Render) -> None:
-    """`helm uninstall` does not know its pod; that of one that failed has its log."""
-    pod = render().one("Pod", "chat-test-message")
-    policies = pod["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(",")
-    assert sorted(policies) == ["before-hook-creation", "hook-succeeded"]
-
-
 # As a whole ---------------------------------------------------------------------------------
 
 
