@@ -84,6 +84,20 @@ def test_pages_are_the_whole_room_once(
     asyncio.run(walk())
 
 
+@pytest.mark.parametrize("before", [0, 1, 3, 6, 8, 11])
+@pytest.mark.parametrize("after", [0, 2, 5, 7])
+async def test_a_page_between_two_offsets_ends_at_both(
+    tmp_path: Path, after: int, before: int
+) -> None:
+    """What is above one and below the other, wherever the log begins: below 0 there is nothing."""
+    archive = SqliteArchive(tmp_path / "messages.sqlite3")
+    edge, entries = await make_edge(["a"] * 10, 4, archive)
+    page = await edge.history.page(A, before=before, after=after, limit=20)
+    await archive.aclose()
+    assert page.entries == [one for one in entries if after < one.offset < before]
+    assert page.next is None
+
+
 @settings(max_examples=40)
 @given(
     rooms=st.lists(st.sampled_from("ab"), max_size=30),

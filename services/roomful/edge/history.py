@@ -28,6 +28,8 @@ __all__ = ["History"]
 logger = logging.getLogger("roomful.edge")
 
 PEEK_BYTES: Final = 1
+_HIGHEST: Final = 1 << 62
+"""Above all offsets."""
 
 
 class History:
@@ -58,7 +60,8 @@ class History:
         try:
             if after is None:
                 return await _older(archive, room, hot, before, limit)
-            return await _newer(archive, room, hot, range(after, before or 0), limit)
+            below = _HIGHEST if before is None else before
+            return await _newer(archive, room, hot, range(after, below), limit)
         except ArchiveUnavailable as exc:
             logger.warning("history without the archive", extra={"why": exc.sentence})
             if after is None and hot.entries:
@@ -160,8 +163,7 @@ async def _older(archive: Archive, room: RoomId, hot: Page, before: int | None, 
 
 async def _newer(archive: Archive, room: RoomId, hot: Page, span: range, limit: int) -> Page:
     """Begin a page that goes upwards with what the log does not have any more."""
-    before = span.stop or None
-    oldest = hot.entries[0].offset if hot.entries else before
+    oldest = hot.entries[0].offset if hot.entries else span.stop
     cold = await archive.page(room, before=oldest, after=span.start, limit=limit)
     if cold.next is not None:
         return cold
