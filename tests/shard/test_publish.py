@@ -222,6 +222,23 @@ async def test_an_id_is_the_senders_own_with_each_receiver(site: Site, sink: Rec
     assert again == first
 
 
+async def test_no_id_is_taken_for_another_with_a_receiver(site: Site, sink: RecordingSink) -> None:
+    """An id is any text, also what the copy of a message to somebody else is called."""
+    shard = await site.make(sink)
+    to_bob, to_ann = (
+        msgspec.structs.replace(
+            make_envelope("user:ann", name, user="ann", body=b'{"to":"%b"' % to),
+            event="direct-message",
+        )
+        for to, name in ((b"bob", "1"), (b"ann", "\0bob\x001"))
+    )
+    event = make_envelope("user:ann", "\0bob\x001", user="ann")
+    first = await publish(shard, to_bob, is_named=True)
+    second = await publish(shard, to_ann, is_named=True)
+    assert _offset(second) > _offset(first)
+    assert await publish(shard, event, is_named=True) == second
+
+
 def _offset(outcome: Stored | Refused) -> int:
     assert isinstance(outcome, Stored)
     return outcome.offset

@@ -68,10 +68,12 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True):
         In the room of its own sender a direct message is called after its receiver, too: the
         same id may have been given to what went to somebody else.
         """
-        if self.event != "direct-message" or self.room != user_room(self.user):
-            return self.id
-        to = msgspec.json.decode(self.body + b"}", type=_Direct).to
-        return self.id if to == self.user else f"\0{to}\0{self.id}"
+        if self.event == "direct-message" and self.room == user_room(self.user):
+            to = msgspec.json.decode(self.body + b"}", type=_Direct).to
+            if to != self.user:
+                return f"\0{to}\0{self.id}"
+        # Such names begin with \0 and a receiver's, which is never empty and has no \0: no id does.
+        return "\0" + self.id if self.id.startswith("\0") else self.id
 
     @property
     def size(self) -> int:
