@@ -3,18 +3,18 @@
 import type { Message, Unsubscribe } from "@roomful/client";
 
 export class MessageWindow<Content> {
-  readonly #limit: number;
+  #limit = Infinity;
   readonly #listeners = new Set<() => void>();
   #messages: readonly Message<Content>[] = [];
 
-  /** Keep at most *limit* messages: the newest. */
-  constructor(limit: number) {
+  /** Keep at most *limit* messages from now on: the newest. */
+  keep(limit: number): void {
     this.#limit = limit;
+    if (this.#messages.length > limit) this.#set(this.#messages);
   }
 
   readonly push = (message: Message<Content>): void => {
-    this.#messages = [...this.#messages, message].slice(-this.#limit);
-    for (const listener of this.#listeners) listener();
+    this.#set([...this.#messages, message]);
   };
 
   /** Be called after each change. */
@@ -27,4 +27,9 @@ export class MessageWindow<Content> {
 
   /** The messages now, oldest first; the same array until the next change. */
   readonly snapshot = (): readonly Message<Content>[] => this.#messages;
+
+  #set(messages: readonly Message<Content>[]): void {
+    this.#messages = messages.slice(Math.max(0, messages.length - this.#limit));
+    for (const listener of this.#listeners) listener();
+  }
 }

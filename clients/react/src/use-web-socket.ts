@@ -62,10 +62,8 @@ function useMessages<Content>(
   client: Roomful<Content>,
   limit: number,
 ): readonly Message<Content>[] {
-  const window = useMemo(
-    () => ({ client, messages: new MessageWindow<Content>(limit) }),
-    [client, limit],
-  );
+  const window = useMemo(() => ({ client, messages: new MessageWindow<Content>() }), [client]);
+  useEffect(() => window.messages.keep(limit), [window, limit]);
   useEffect(() => window.client.onMessage(window.messages.push), [window]);
   const { subscribe, snapshot } = window.messages;
   return useSyncExternalStore(subscribe, snapshot, snapshot);

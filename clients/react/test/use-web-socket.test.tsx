@@ -67,6 +67,28 @@ describe("useWebSocket", () => {
     );
   });
 
+  it("keeps what it has when it is to keep more, or less", async () => {
+    const { result, rerender } = render({ maxMessages: 3 });
+    await act(() => Promise.all([1, 2, 3].map((n) => result.current.send("lobby", n))));
+    await waitFor(() => expect(result.current.messages).toHaveLength(3));
+    const shown = () => result.current.messages.map(({ content }) => content);
+
+    rerender({ maxMessages: 4 });
+    expect(shown()).toEqual([1, 2, 3]);
+    await act(() => result.current.send("lobby", 4));
+    await waitFor(() => expect(shown()).toEqual([1, 2, 3, 4]));
+    rerender({ maxMessages: 2 });
+    await waitFor(() => expect(shown()).toEqual([3, 4]));
+  });
+
+  it("keeps none if it is to keep none", async () => {
+    const { result } = render({ maxMessages: 0 });
+    await act(() => result.current.send("lobby", 1));
+    await act(() => result.current.send("lobby", 2));
+
+    expect(result.current.messages).toEqual([]);
+  });
+
   it("joins and leaves rooms as the list changes, and only then", async () => {
     const { result, rerender } = render({ rooms: ["a", "b"] });
     await waitFor(() => expect(server.operations("join-room")).toHaveLength(2));
