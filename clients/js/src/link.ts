@@ -111,9 +111,10 @@ export class Link {
 
   /** End the session; the server is told. */
   disconnect(): void {
-    if (this.#state.status === "idle") return;
     const error = new RoomfulError("DISCONNECTED", "disconnect() was called", { retryable: true });
-    this.#end({ status: "idle" }, error);
+    // What was asked for before connect() waits too.
+    if (this.#state.status === "idle") this.ended.emit(error);
+    else this.#end({ status: "idle" }, error);
   }
 
   /** Make the next attempt now instead of at its time; nothing happens if none is waited for. */
@@ -172,7 +173,8 @@ export class Link {
     this.#attempts += 1;
     this.#fault = undefined;
     this.#hintMs = undefined;
-    this.#setState({ status: "connecting", attempt: this.#failures });
+    const state: ConnectionState = { status: "connecting", attempt: this.#failures };
+    this.#state = state;
     this.#timer = setTimeout(() => this.#drop(), this.#options.timeout);
     // What a lost connection left undelivered comes again, from the server.
     this.#socket.receiveBuffer = [];
@@ -184,6 +186,7 @@ export class Link {
     engine.on("heartbeat", () => {
       this.#heardAt = Date.now();
     });
+    this.stateChanged.emit(state); // at the end: a listener may disconnect, or begin again
   }
 
   async #signIn(answer: (data: object) => void): Promise<void> {
@@ -250,8 +253,9 @@ export class Link {
     }
     const delay = this.#nextDelay(wait);
     this.#failures += 1;
-    this.#setState({ status: "waiting", attempt, retryAt: Date.now() + delay, reason });
     this.#timer = setTimeout(() => this.#open(), delay);
+    this.#state = { status: "waiting", attempt, retryAt: Date.now() + delay, reason };
+    this.stateChanged.emit(this.#state);
   }
 
   #nextDelay(wait: "backoff" | "longest"): number {
@@ -274,14 +278,10 @@ export class Link {
     eventHost?.removeEventListener("online", this.retryNow);
     const wasUp = this.isUp();
     this.#attempts += 1; // a token that comes late is for nobody
-    this.#setState(state);
+    this.#state = state;
     this.#socket.disconnect();
     if (wasUp) this.lost.emit({ tooBig: false });
     this.ended.emit(error);
-  }
-
-  #setState(state: ConnectionState): void {
-    this.#state = state;
     this.stateChanged.emit(state);
   }
 }

@@ -50,10 +50,11 @@ export class Roomful<Content = unknown> {
   readonly #link: Link;
   readonly #rooms: Rooms;
   readonly #sender: Sender;
-  // Mutable state: the status to tell again after a lost session, and a token being swapped.
+  // Mutable state: the status to tell again after a lost session, and the swap of the present
+  // connection's token that is under way.
   #status: string | undefined;
   #isStatusTold = false;
-  #isRefreshing = false;
+  #refresh: symbol | undefined;
 
   readonly #messages = new Listeners<Message<Content>>();
   readonly #directMessages = new Listeners<DirectMessage<Content>>();
@@ -91,7 +92,10 @@ export class Roomful<Content = unknown> {
     this.#options = resolveOptions(options);
     this.#credentials = new Credentials(options.token);
     this.#link = new Link(url, this.#options, this.#credentials);
-    this.#link.opened.add(({ recovered }) => this.#restorePresence(recovered));
+    this.#link.opened.add(({ recovered }) => {
+      this.#refresh = undefined;
+      this.#restorePresence(recovered);
+    });
     this.#rooms = new Rooms(this.#link, this.#options, () => this.userId);
     this.#sender = new Sender(
       this.#link,
@@ -190,9 +194,7 @@ export class Roomful<Content = unknown> {
   async setPresence(status: string): Promise<void> {
     this.#status = status;
     this.#isStatusTold = false;
-    if (!this.#link.isUp()) return;
-    await this.#link.request("presence", { status });
-    this.#isStatusTold = true;
+    if (this.#link.isUp()) await this.#tellStatus();
   }
 
   /** Ask who is in a room. */
@@ -300,7 +302,8 @@ export class Roomful<Content = unknown> {
   }
 
   #receive({ event, data }: Incoming): void {
-    const take = this.#takers[event];
+    // An application's event may be named like what every object has: "constructor".
+    const take = Object.hasOwn(this.#takers, event) ? this.#takers[event] : undefined;
     if (take === undefined) this.#events.get(event)?.emit([data]);
     else if (!take(data)) this.#errors.emit(badAnswer(event));
   }
@@ -324,23 +327,29 @@ export class Roomful<Content = unknown> {
   }
 
   #restorePresence(recovered: boolean): void {
+    if (this.#status === undefined || (recovered && this.#isStatusTold)) return;
+    this.#isStatusTold = false;
+    void this.#inBackground(() => this.#tellStatus());
+  }
+
+  /** Tell the server the status as it is now: it may be another one since an earlier try. */
+  async #tellStatus(): Promise<void> {
     const status = this.#status;
-    if (status === undefined || (recovered && this.#isStatusTold)) return;
-    void this.#inBackground(async () => {
-      await this.#link.request("presence", { status });
-      this.#isStatusTold = true;
-    });
+    await this.#link.request("presence", { status });
+    if (status === this.#status) this.#isStatusTold = true;
   }
 
   /** Swap the token for a fresh one while connected. */
   async #refreshToken(): Promise<void> {
-    if (!this.#credentials.canRenew || this.#isRefreshing) return;
-    this.#isRefreshing = true;
+    if (!this.#credentials.canRenew || this.#refresh !== undefined) return;
+    const refresh = Symbol("refresh");
+    this.#refresh = refresh;
     await this.#inBackground(async () => {
       const token = await this.#credentials.fetch();
-      await this.#link.request("auth", { token });
+      // Another connection meanwhile has signed in with a newer one.
+      if (this.#refresh === refresh) await this.#link.request("auth", { token });
     });
-    this.#isRefreshing = false;
+    if (this.#refresh === refresh) this.#refresh = undefined;
   }
 
   /** Do *operation*, again while it may be retried and the connection lasts; report its failure. */

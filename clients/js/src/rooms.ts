@@ -108,6 +108,7 @@ export class Rooms {
     room.wanted = false;
     rejectAll(room, new RoomfulError("NOT_JOINED", "the room was left", { retryable: false }));
     void this.#work(room);
+    this.ready.emit(roomId); // what waited for it to be joined waits no more
   }
 
   /** Whether a message to *roomId* may go to the server: not while it is being joined (again). */
@@ -204,28 +205,30 @@ export class Rooms {
     if (room.working) return;
     room.working = true;
     try {
-      await this.#takeSteps(room);
+      let failures = 0;
+      while (this.#link.isUp()) {
+        const step = this.#nextStep(room);
+        if (step === undefined) return;
+        failures = (await this.#take(step, failures)) ? 0 : failures + 1;
+      }
     } finally {
+      // No await since there was nothing to do: what is asked for in between would not be done.
       room.working = false;
       if (!room.wanted && !room.joined) this.#rooms.delete(room.id);
     }
   }
 
-  async #takeSteps(room: Room): Promise<void> {
+  /** Take *step*; false, after a wait, if it has to be tried again. */
+  async #take(step: () => Promise<void>, failures: number): Promise<boolean> {
     const { retryDelay: firstMs, retryDelayMax: maxMs } = this.#options;
-    let failures = 0;
-    while (this.#link.isUp()) {
-      try {
-        const step = this.#nextStep(room);
-        if (step === undefined) return;
-        await step();
-        failures = 0;
-      } catch (fault) {
-        if (!(fault instanceof RoomfulError && fault.retryable)) throw fault;
-        if (!this.#link.isUp()) return;
-        await pause(backoffDelay(failures, { firstMs, maxMs, jitter: 0.5 }, Math.random()));
-        failures += 1;
-      }
+    try {
+      await step();
+      return true;
+    } catch (fault) {
+      if (!(fault instanceof RoomfulError && fault.retryable)) throw fault;
+      const delay = backoffDelay(failures, { firstMs, maxMs, jitter: 0.5 }, Math.random());
+      if (this.#link.isUp()) await pause(delay);
+      return false;
     }
   }
 

@@ -141,6 +141,51 @@ describe("the connection", () => {
   });
 });
 
+describe("a listener of the connection's state", () => {
+  it.each(["connecting", "connected", "waiting"])("may end it while %s", async (wanted) => {
+    const { client } = await enter("ada", [], { reconnectionDelay: 1 });
+    const states = record(client);
+    client.onConnectionState(({ status }) => {
+      if (status === wanted) client.disconnect();
+    });
+    server.cut();
+    await reached(client, "idle");
+    const count = states.values.length;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+
+    expect(states.values.slice(count)).toEqual([]);
+    expect(client.state).toEqual({ status: "idle" });
+  });
+
+  it.each([4503, 4502])("may begin it again when it has ended with %i", async (code) => {
+    const { client } = await enter("ada", []);
+    client.onConnectionState(({ status }) => {
+      if (status === "failed") client.connect();
+    });
+    server.closeWith(code);
+    await reached(client, "connecting");
+
+    await reached(client, "connected");
+    await client.joinRoom("lobby");
+    expect(await client.send("lobby", 1)).toMatchObject({ offset: 10 });
+  });
+
+  it("may make the next attempt at once, which has its whole time then", async () => {
+    const options = { reconnectionDelay: 60_000, reconnectionDelayMax: 60_000, timeout: 1000 };
+    const { client } = await enter("ada", [], options);
+    client.onConnectionState(({ status }) => {
+      if (status === "waiting") client.retryNow();
+    });
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    server.cut();
+    await reached(client, "connecting");
+    await reached(client, "connected");
+
+    vi.advanceTimersByTime(2000); // an attempt's deadline that was left would cut it
+    expect(client.state.status).toBe("connected");
+  });
+});
+
 describe("the token", () => {
   it("is fetched again for each connection", async () => {
     let serial = 0;
@@ -207,6 +252,28 @@ describe("the token", () => {
     await vi.waitFor(() => expect(server.operations("auth")).toHaveLength(2));
     expect(server.operations("auth")[1]).toEqual({ token: makeToken("ada", 3) });
     expect(server.signIns).toHaveLength(1);
+  });
+
+  it("is asked for anew on a later connection when the function did not come back", async () => {
+    let calls = 0;
+    const client = build("ada", {
+      token: () => {
+        calls += 1;
+        return calls === 2 ? new Promise<string>(() => undefined) : makeToken("ada", calls);
+      },
+    });
+    client.connect();
+    await reached(client, "connected");
+    server.io.emit("token-expiring", { expiresAt: Date.now() + 60_000 });
+    await vi.waitFor(() => expect(calls).toBe(2));
+    server.closeWith(4502);
+    await reached(client, "waiting");
+    await reached(client, "connected");
+    server.io.emit("token-expiring", { expiresAt: Date.now() + 60_000 });
+
+    await vi.waitFor(() =>
+      expect(server.operations("auth")).toEqual([{ token: makeToken("ada", 4) }]),
+    );
   });
 
   it("that has expired needs a fresh one to come back", async () => {

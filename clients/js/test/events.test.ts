@@ -36,7 +36,35 @@ describe("rooms", () => {
     expect(contents(await heard.atLeast(2))).toEqual([1, 2]);
     expect(gaps.values).toEqual([]);
   });
+
+  // An application hears of a join some promises later: the rule must not depend on how many.
+  it.each([0, 1, 2, 3, 4])("joins again after a refusal (%i promises later)", async (later) => {
+    const { client } = await enter("ada", []);
+    server.fail("join-room", { kind: "refuse", code: "FORBIDDEN", retryable: false });
+
+    const refused = passOn(client.joinRoom("lobby"), later).catch(() => client.joinRoom("lobby"));
+
+    expect(await refused).toMatchObject({ roomId: "lobby" });
+  });
+
+  it.each([0, 1, 2, 3, 4])("leaves what was just joined (%i promises later)", async (later) => {
+    const { client } = await enter("ada", []);
+
+    await passOn(client.joinRoom("lobby"), later).then(() => client.leaveRoom("lobby"));
+
+    await vi.waitFor(() => expect(server.operations("leave-room")).toHaveLength(1));
+  });
 });
+
+/** Give what *promise* gives, *count* promises later. */
+function passOn<T>(promise: Promise<T>, count: number): Promise<T> {
+  return count === 0
+    ? promise
+    : passOn(
+        promise.then((value) => value),
+        count - 1,
+      );
+}
 
 describe("events", () => {
   it("come without the cursor that the server puts behind them", async () => {
@@ -53,6 +81,19 @@ describe("events", () => {
     await done.atLeast(1);
     expect(calls).toEqual([[{ x: 1 }, undefined]]);
   });
+
+  it.each(["constructor", "toString", "hasOwnProperty", "__proto__"])(
+    "may have any name: %s",
+    async (name) => {
+      const { client } = await enter("ada");
+      const heard = new Heard<unknown>();
+      client.onEvent(name, heard.take);
+
+      await client.publish("lobby", name, 1);
+
+      expect(await heard.atLeast(1)).toEqual([1]);
+    },
+  );
 
   it("come from the history, with what was stored, after a lost session", async () => {
     const { client, heard } = await enter("ada");
@@ -86,6 +127,18 @@ describe("events", () => {
     client.connect();
 
     await vi.waitFor(() => expect(server.operations("presence")).toEqual([{ status: "away" }]));
+  });
+
+  it("is told as it was set last, if an older one is refused for now", async () => {
+    const { client } = await enter("ada", [], { retryDelay: 50, randomizationFactor: 0 });
+    await client.setPresence("away");
+    server.fail("presence", { kind: "refuse", code: "RATE_LIMITED", retryable: true });
+    server.cut({ forget: true });
+    await vi.waitFor(() => expect(server.operations("presence")).toHaveLength(2), { interval: 1 });
+    await client.setPresence("busy");
+
+    await vi.waitFor(() => expect(server.operations("presence")).toHaveLength(4));
+    expect(server.operations("presence").at(-1)).toEqual({ status: "busy" });
   });
 
   it("reports an event that is not what the wire says, and goes on", async () => {

@@ -156,6 +156,33 @@ describe("sending", () => {
     expect(client.pending).toBe(0);
   });
 
+  it("rejects what waits when the client is disconnected before it was connected", async () => {
+    const client = build("ada");
+    const outcomes = Promise.allSettled([client.send("lobby", 1), client.joinRoom("lobby")]);
+    client.disconnect();
+
+    expect(await outcomes).toMatchObject([
+      { reason: { code: "DISCONNECTED" } },
+      { reason: { code: "DISCONNECTED" } },
+    ]);
+    expect(client.state).toEqual({ status: "idle" });
+    expect(client.rooms).toEqual([]);
+  });
+
+  it("settles what waits for a room that is left before it was joined", async () => {
+    const { client } = await enter("ada", [], { retryDelay: 60_000, retryDelayMax: 60_000 });
+    server.fail("join-room", { kind: "refuse", code: "OVERLOADED", retryable: true });
+    client.joinRoom("lobby").catch(() => undefined);
+    const sent = client.send("lobby", 1);
+    sent.catch(() => undefined);
+    await vi.waitFor(() => expect(server.operations("join-room")).toHaveLength(1));
+    await client.setPresence("online"); // behind the refusal
+
+    client.leaveRoom("lobby");
+
+    await expect(sent).rejects.toMatchObject({ code: "NOT_JOINED" });
+  });
+
   it("sends binary content as it is", async () => {
     const { client, heard } = await enter("ada");
 
