@@ -162,6 +162,17 @@ async def test_what_cannot_be_resumed_begins_anew(
         await new.say(room, "again")
 
 
+async def test_who_declines_recovery_is_not_resumed(server: Server, room: str, user: User) -> None:
+    """No pid: with one a stock client takes any text that somebody publishes for its cursor."""
+    bob = user("bob")
+    async with left_behind(server, bob, room) as old, SocketIo.dial(server.ws_url) as new:
+        answer = await resume(new, make_token(bob), old, recovery=False)
+        assert set(answer) == {"sid"}
+        assert answer["sid"] != old.sid
+        ack = await new.call("message", {"roomId": room, "content": "x"})
+        assert ack["error"]["code"] == "NOT_JOINED"
+
+
 async def test_failed_recovery_is_told(server: Server, room: str, user: User) -> None:
     """`recovery-failed` comes with the rooms that have a hole, none when none are known."""
     bob = user("bob")

@@ -101,7 +101,7 @@ class SignIn:
         self._edge.fanout.enter_at_once(connection, room)
         record.rooms[room] = memory.heard(room)
         self._watch(connection)
-        if self._edge.settings.recovery:
+        if self._edge.settings.recovery and connection.wire is Wire.CURSOR:
             memory.keep_session(record, self._ttl_s)
 
     async def resumed(self, connection: Connection, record: SessionRecord) -> None:
@@ -130,8 +130,8 @@ class SignIn:
     async def keep(self, connection: Connection) -> None:
         """Keep the session's record for another while, if its client could resume by it."""
         record = connection.record
-        if connection.wire is Wire.JSON:
-            # It is told no pid: its cursor and the rooms that it names are all it resumes by.
+        if connection.wire is not Wire.CURSOR:
+            # It is told no pid. Plain JSON resumes by its cursor and the rooms that it names.
             return
         if record is not None and self._edge.settings.recovery:
             if await self._edge.shards.save_session(record, self._ttl_s):

@@ -218,7 +218,9 @@ class SocketIoConnection(Connection):
 
     async def _begin(self, identity: Identity, auth: _Auth) -> None:
         sign_in, settings = self.edge.sign_in, self.edge.settings
-        wants_recovery = settings.recovery and isinstance(auth.pid, str)
+        # One of another wire is told no pid. If it has one, its offset may be anybody's words.
+        is_told = settings.recovery and self.wire is Wire.CURSOR
+        wants_recovery = is_told and isinstance(auth.pid, str)
         holes: list[RoomId] = []
         if wants_recovery and isinstance(auth.offset, str):
             record = await self._load(auth.pid, identity)
@@ -240,7 +242,9 @@ class SocketIoConnection(Connection):
 
     def _accept(self, record: SessionRecord, more: Sequence[bytes] = ()) -> None:
         self._session.accept(socketio.ROOT)
-        pid = record.pid if self.edge.settings.recovery else None
+        # With a pid stock clients take the last string of any event for a cursor.
+        is_told = self.edge.settings.recovery and self.wire is Wire.CURSOR
+        pid = record.pid if is_told else None
         self.transport.send((socketio.encode_connect(record.sid, pid), *more))
 
     async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
