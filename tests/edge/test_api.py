@@ -218,6 +218,8 @@ async def test_reserved_events(api: httpx.AsyncClient, event: str) -> None:
         ("r" * 255, "r" * 255),
         ("events", "events"),
         ("a/history", "a/history"),
+        ("a%2Fmessages", "a/messages"),
+        ("a/messages/7", "a/messages/7"),
         ("%25", "%"),
     ],
 )
@@ -228,6 +230,11 @@ async def test_rooms_in_paths(api: httpx.AsyncClient, encoded: str, name: str) -
     page = (await api.get(f"/api/rooms/{encoded}/history")).json()
     assert page["messages"][-1]["roomId"] == name
     assert (await api.get(f"/api/rooms/{encoded}/presence")).json()["roomId"] == name
+    await api.post(f"/api/rooms/{encoded}/events", json={"data": encoded})
+    offset = page["messages"][-1]["offset"]
+    for path in (f"messages/{offset}", "messages"):
+        erased = await api.delete(f"/api/rooms/{encoded}/{path}")
+        assert erased.json() == {"success": True, "messages": 1}
 
 
 @pytest.mark.parametrize("encoded", ["%00", "a%0Db", "a%0Ab", "%C2%85", "r" * 256, "%7F"])

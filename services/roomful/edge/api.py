@@ -363,10 +363,11 @@ def operations(api: Api) -> list[Operation]:
         Operation("POST", "/api/rooms/{room}/events", api.post_event, RoomEvent, Accepted, 201),
         Operation("GET", "/api/rooms/{room}/history", api.get_history, query=page),
         Operation("GET", "/api/rooms/{room}/presence", api.get_presence),
+        # Before the one with an offset: a room's name may end in `/messages`.
+        Operation("DELETE", "/api/rooms/{room}/messages", api.delete_messages, answer=Erased),
         Operation(
             "DELETE", "/api/rooms/{room}/messages/{offset}", api.delete_message, answer=Erased
         ),
-        Operation("DELETE", "/api/rooms/{room}/messages", api.delete_messages, answer=Erased),
         Operation("DELETE", "/api/users/{user}/messages", api.delete_user_messages, answer=Erased),
         Operation(
             "POST", "/api/users/{user}/messages", api.post_message, UserMessage, Accepted, 201
