@@ -22,7 +22,7 @@ export interface UseWebSocketOptions extends RoomfulOptions {
   readonly rooms?: readonly string[];
   /** How many of the newest messages are kept, over all rooms. Default 200. */
   readonly maxMessages?: number;
-  /** Hears why a room could not be joined, and errors that belong to no call. */
+  /** Hears why a room could not be joined, or not again, and errors that belong to no call. */
   readonly onError?: (error: RoomfulError) => void;
 }
 
@@ -79,19 +79,27 @@ function useRooms<Content>(
     report.current = onError;
   }, [onError]);
   useEffect(() => client.onError((error) => report.current?.(error)), [client]);
+  useEffect(() => client.onRoomLost(({ error }) => report.current?.(error)), [client]);
 
   const wanted = JSON.stringify(rooms); // a new array with the same rooms changes nothing
   useEffect(() => {
     const names = new Set(JSON.parse(wanted) as string[]);
+    const join = (): void => {
+      for (const room of names) {
+        if (client.rooms.includes(room)) continue;
+        client.joinRoom(room).catch((fault: unknown) => {
+          const error = fault as RoomfulError;
+          // Unmounted, or not wanted any more: that is no error.
+          const isOurDoing = error.code === "DISCONNECTED" || error.code === "NOT_JOINED";
+          if (!isOurDoing) report.current?.(error);
+        });
+      }
+    };
     for (const room of client.rooms) if (!names.has(room)) client.leaveRoom(room);
-    for (const room of names) {
-      if (client.rooms.includes(room)) continue;
-      client.joinRoom(room).catch((fault: unknown) => {
-        const error = fault as RoomfulError;
-        // Unmounted, or not wanted any more: that is no error.
-        const isOurDoing = error.code === "DISCONNECTED" || error.code === "NOT_JOINED";
-        if (!isOurDoing) report.current?.(error);
-      });
-    }
+    join();
+    // The client stopped, and was told to connect again: it has forgotten what it never joined.
+    return client.onConnectionState((state) => {
+      if (state.status === "connecting" && state.attempt === 0) join();
+    });
   }, [client, wanted]);
 }

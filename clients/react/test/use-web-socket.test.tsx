@@ -145,6 +145,28 @@ describe("useWebSocket", () => {
     await waitFor(() => expect(errors).toMatchObject([{ code: "FORBIDDEN" }]));
   });
 
+  it("tells why a room could not be joined again", async () => {
+    const errors: RoomfulError[] = [];
+    const { result } = render({ onError: (error) => errors.push(error) });
+    await act(() => result.current.send("lobby", 1));
+    server.fail("join-room", { kind: "refuse", code: "FORBIDDEN", retryable: false });
+    server.cut({ forget: true });
+
+    await waitFor(() => expect(errors).toMatchObject([{ code: "FORBIDDEN" }]));
+  });
+
+  it("joins its rooms when the client stopped before it could, and is told to connect", async () => {
+    server.accepted = new Set();
+    const { result } = render();
+    await waitFor(() => expect(result.current.client.state.status).toBe("failed"));
+    server.accepted = null;
+
+    act(() => result.current.client.connect());
+
+    await waitFor(() => expect(server.operations("join-room")).toEqual([{ roomId: "lobby" }]));
+    expect(result.current.client.rooms).toEqual(["lobby"]);
+  });
+
   it("uses the newest token function, without a new connection for it", async () => {
     let used = "";
     const tokenBy = (name: string) => () => {
