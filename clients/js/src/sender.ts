@@ -135,13 +135,17 @@ export class Sender {
     if (!this.#link.isUp()) return;
     const now = Date.now();
     let wakeAt = Infinity;
-    for (const entry of this.#outbox.heads()) {
+    const heads = this.#outbox.heads();
+    const ready: Entry[] = [];
+    for (const entry of heads) {
       if (entry.inFlight) continue;
       if (entry.notBefore > now) wakeAt = Math.min(wakeAt, entry.notBefore);
       else if (entry.target.kind === "user" || this.#rooms.isReady(entry.target.id)) {
-        void this.#attempt(entry);
+        ready.push(entry);
       }
     }
+    const underWay = heads.filter(({ inFlight }) => inFlight);
+    for (const entry of selectNext(ready, underWay)) void this.#attempt(entry);
     clearTimeout(this.#wakeTimer);
     if (wakeAt < Infinity) this.#wakeTimer = setTimeout(() => this.pump(), wakeAt - now);
   }
@@ -226,6 +230,20 @@ export class Sender {
     else entry.resolve(outcome);
     this.changed.emit(this.pending);
   }
+}
+
+/**
+ * Of the messages that are *ready*, those to send beside what is *underWay*: all.
+ *
+ * But one that was under way when the server closed the connection on a packet goes alone: if that
+ * happens again it was this one, and no other is rejected for it.
+ */
+function selectNext(ready: readonly Entry[], underWay: readonly Entry[]): readonly Entry[] {
+  const isSuspect = ({ tooBig }: Entry): boolean => tooBig > 0;
+  if (underWay.some(isSuspect)) return [];
+  const suspect = ready.find(isSuspect);
+  if (suspect === undefined) return ready;
+  return underWay.length === 0 ? [suspect] : [];
 }
 
 function tooLarge(message: string): RoomfulError {

@@ -146,6 +146,23 @@ describe("sending", () => {
     expect(server.signIns).toHaveLength(1);
   });
 
+  it("rejects what the server closes the connection on, and not what was under way beside it", async () => {
+    server.io.on("connection", (socket) => {
+      socket.on("publish", ({ data }: { data: unknown }) => {
+        if (data === "too much") server.closeWith(1009);
+      });
+    });
+    const { client } = await enter("ada", []);
+    const sent = [client.publish("a", "e", "too much")];
+    for (const room of ["b", "c"]) sent.push(client.publish(room, "e", 1));
+
+    expect(await Promise.allSettled(sent)).toMatchObject([
+      { reason: { code: "PAYLOAD_TOO_LARGE" } },
+      { status: "fulfilled" },
+      { status: "fulfilled" },
+    ]);
+  });
+
   it("rejects what waits when the client is disconnected", async () => {
     const client = build("ada");
     const sent = client.send("lobby", 1);
