@@ -80,6 +80,9 @@ class SocketIo:
 
     async def sign_in(self, auth: Any) -> dict[str, Any]:
         """Send CONNECT with *auth* and return the answer; raises ConnectRefused."""
+        if self._connected.done():
+            # It has left before, and comes in again.
+            self._connected = asyncio.get_running_loop().create_future()
         await self.send("40" + json.dumps(auth))
         answer: dict[str, Any] = await within(self._connected)
         self.sid, self.pid = answer["sid"], answer.get("pid")

@@ -96,3 +96,14 @@ async def test_count_of_a_large_room_is_told_at_most_once_a_second(
         seconds = loop.time() - began
         await clients[0].call("get-presence", room)
         assert len(clients[0].inbox.pending("presence-count")) <= seconds + 1
+
+
+async def test_a_status_goes_with_its_session(server: Server, room: str, user: User) -> None:
+    """Who comes in over the same connection, perhaps somebody else, has not set it."""
+    async with signed_in(server.ws_url, make_token(user("alice"))) as client:
+        await client.join(room)
+        await client.call("presence", {"status": "away"})
+        await client.send("41")
+        await client.sign_in({"token": make_token(user("bob"))})
+        ack = await client.join(room)
+    assert ack["members"] == [{"userId": user("bob"), "status": "online"}]

@@ -145,6 +145,8 @@ class SocketIoConnection(Connection):
         self.can_resume = False
         self.edge.sign_out(self)
         self.can_resume = True
+        # Whoever comes next has not set it.
+        self.status = "online"
 
     # Sign-in --------------------------------------------------------------------------------
 
