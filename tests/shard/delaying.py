@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.lineage import Segment
@@ -93,10 +92,6 @@ class Gates:
         return True
 
 
-class _Line(Protocol):
-    def on_more(self) -> None: ...
-
-
 class Storage:
     """What is stored, and the stream of it that all edges hear."""
 
@@ -104,7 +99,7 @@ class Storage:
     def __init__(self, memory: MemoryShard) -> None:
         self.memory = memory
         self.stream: list[Publication | Cast | Arrival] = []
-        self.lines: list[_Line] = []
+        self.listeners: list[Callable[[], None]] = []
         self.gone: set[RoomId] = set()
         memory.attach(self)
 
@@ -157,8 +152,8 @@ class Storage:
 
     def _add(self, item: Publication | Cast | Arrival) -> None:
         self.stream.append(item)
-        for line in self.lines:
-            line.on_more()
+        for on_more in self.listeners:
+            on_more()
 
     def deliver(self, shard: ShardName, room: RoomId, entries: Sequence[Entry]) -> None:
         """Add to the stream."""
@@ -217,7 +212,7 @@ class DelayingShard:
         self._sink: Sink | None = None
         self.on_arrival: Callable[[Arrival], bool] = lambda _arrival: True
         """Says whether the stream may go on behind it."""
-        storage.lines.append(self)
+        storage.listeners.append(self._on_more)
 
     @property
     def name(self) -> ShardName:
@@ -230,8 +225,7 @@ class DelayingShard:
 
     # The stream -----------------------------------------------------------------------------
 
-    def on_more(self) -> None:
-        """There is something new in the stream."""
+    def _on_more(self) -> None:
         if self._is_prompt:
             asyncio.get_running_loop().call_soon(self.deliver, 1)
 
