@@ -229,6 +229,16 @@ class Connection(ABC):
         """Send an event of the server's own to this connection."""
         self.transport.send((encode_notice(self.wire, event, msgspec.json.encode(body)),))
 
+    @property
+    def is_told_pid(self) -> bool:
+        """
+        Whether a pid is given to it: who gets the cursor behind each event.
+
+        With one, stock clients take the last string of any event for a cursor. Plain JSON resumes
+        by the cursor and the rooms that it names.
+        """
+        return self.wire is Wire.CURSOR and self.edge.settings.recovery
+
     def tell_cursor(self) -> None:
         """Send the cursor by itself: a client that has heard no message can resume too."""
         if packets := self._cursor_packets():

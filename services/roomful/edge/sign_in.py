@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from roomful.cluster.cursor import ShardName
 from roomful.cluster.placement import bucket_of
 from roomful.edge.auth import Identity
-from roomful.edge.encoding import Wire
 from roomful.edge.secret_names import secret_name
 from roomful.protocol.errors import CloseCode, RefusalCode, Refused
 from roomful.shard.base import SessionRecord
@@ -101,7 +100,7 @@ class SignIn:
         self._edge.fanout.enter_at_once(connection, room)
         record.rooms[room] = memory.heard(room)
         self._watch(connection)
-        if self._edge.settings.recovery and connection.wire is Wire.CURSOR:
+        if connection.is_told_pid:
             memory.keep_session(record, self._ttl_s)
 
     async def resumed(self, connection: Connection, record: SessionRecord) -> None:
@@ -130,15 +129,12 @@ class SignIn:
     async def keep(self, connection: Connection) -> None:
         """Keep the session's record for another while, if its client could resume by it."""
         record = connection.record
-        if connection.wire is not Wire.CURSOR:
-            # It is told no pid. Plain JSON resumes by its cursor and the rooms that it names.
+        if record is None or not connection.is_told_pid:
             return
-        if record is not None and self._edge.settings.recovery:
-            if await self._edge.shards.save_session(record, self._ttl_s):
-                return
-            if connection.record is record:
-                # Resumed where this edge was not asked: its client is there now.
-                connection.close(CloseCode.REPLACED, "resumed on another connection")
+        is_kept = await self._edge.shards.save_session(record, self._ttl_s)
+        if not is_kept and connection.record is record:
+            # Resumed where this edge was not asked: its client is there now.
+            connection.close(CloseCode.REPLACED, "resumed on another connection")
 
     async def take(self, record: SessionRecord) -> bool:
         """

@@ -219,10 +219,9 @@ class SocketIoConnection(Connection):
         self.transport.send((socketio.encode_connect_error(sentence),))
 
     async def _begin(self, identity: Identity, auth: _Auth) -> None:
-        sign_in, settings = self.edge.sign_in, self.edge.settings
-        # One of another wire is told no pid. If it has one, its offset may be anybody's words.
-        is_told = settings.recovery and self.wire is Wire.CURSOR
-        wants_recovery = is_told and isinstance(auth.pid, str)
+        sign_in = self.edge.sign_in
+        # If one that is told no pid has one, its offset may be anybody's words.
+        wants_recovery = self.is_told_pid and isinstance(auth.pid, str)
         holes: list[RoomId] = []
         if wants_recovery and isinstance(auth.offset, str):
             record = await self._load(auth.pid, identity)
@@ -244,9 +243,7 @@ class SocketIoConnection(Connection):
 
     def _accept(self, record: SessionRecord, more: Sequence[bytes] = ()) -> None:
         self._session.accept(socketio.ROOT)
-        # With a pid stock clients take the last string of any event for a cursor.
-        is_told = self.edge.settings.recovery and self.wire is Wire.CURSOR
-        pid = record.pid if is_told else None
+        pid = record.pid if self.is_told_pid else None
         self.transport.send((socketio.encode_connect(record.sid, pid), *more))
 
     async def _load(self, pid: str, identity: Identity) -> SessionRecord | None:
